@@ -1,0 +1,1 @@
+"""The nouns of the platform and their rules. Standard library and pydantic only; no input or output."""

@@ -1,0 +1,1 @@
+"""Durable truth. One contract (``base``), SQLite and PostgreSQL behind it. Only ``service`` and ``dispatch`` call it."""
