@@ -10,6 +10,7 @@ Methods raise ``bakehouse.core.errors`` (NotFound, Conflict) and nothing of a dr
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,8 +107,9 @@ class Store(ABC):
         Returns the rows as claimed (missing ones were taken or ended). Safe against other claimers."""
 
     @abstractmethod
-    async def write(self, write: TaskWrite, *, lazy: bool = False) -> bool:
-        """Apply one attempt's write; False when it is stale and nothing was written. ``lazy``: may wait up to 5 ms
+    def write(self, write: TaskWrite, *, lazy: bool = False) -> asyncio.Future[bool]:
+        """Hand over one attempt's write; the future says False when it is stale and nothing was written. A plain
+        function with a future, not a coroutine: dispatch attaches a callback and needs no asyncio task per write. ``lazy``: may wait up to 5 ms
         for company before a commit starts (it never delays others). Writes of one task apply in call order.
         Terminal writes set finished_at, clear snapshot and lease; ``deliver`` inserts a webhook delivery."""
 
