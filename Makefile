@@ -1,0 +1,82 @@
+# One verb per chore; CI runs the same verbs (see .ci/run).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMPS  := $(VENV)/.stamps
+WHEELS  := src/bakehouse/build/wheels
+PYTEST  := $(BIN)/python -m pytest
+WORKERS ?= 2
+SDKS    := infsh inferencesh
+# Everything that changes what must be installed, or what an SDK wheel holds.
+PROJECTS    := pyproject.toml $(SDKS:%=sdk/%/pyproject.toml)
+SDK_SOURCES := $(shell find sdk -type f \( -name '*.py' -o -name '*.toml' -o -name '*.md' -o -name 'py.typed' \) -not -path '*/.*' 2>/dev/null)
+# The first interpreter that is new enough; `make PYTHON=... install` chooses another one.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
+
+.PHONY: help install check fix test test-fast test-interop test-crash test-slow demo serve bench-tasks clean
+
+help: ## List the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(STAMPS)/install $(STAMPS)/wheels ## Create .venv and everything in it; repeats nothing that is done
+
+$(BIN)/uv:
+	@test -n "$(PYTHON)" || { echo "Bakehouse needs Python 3.11 or newer; found $$(python3 --version 2>&1 || echo none)." \
+		"Install one, or name it: make PYTHON=/path/to/python3.11 install" >&2; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
+
+$(STAMPS)/install: $(PROJECTS) | $(BIN)/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python \
+		--editable '.[dev,postgres]' --editable 'sdk/infsh[cli]' --editable sdk/inferencesh
+	@mkdir -p $(STAMPS) && touch $@
+
+# The server puts these wheels into the environments that it builds for apps.
+$(STAMPS)/wheels: $(SDK_SOURCES) $(STAMPS)/install
+	@mkdir -p $(WHEELS) $(STAMPS) && rm -f $(WHEELS)/*.whl
+	@for sdk in $(SDKS); do $(BIN)/uv build --quiet --python $(BIN)/python --wheel sdk/$$sdk --out-dir $(WHEELS); done
+	@rm -f $(WHEELS)/.gitignore && touch $@
+
+check: install ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: install ## Let ruff repair what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# One process tree per test file keeps a file's server to itself, so files may run side by side.
+test: install ## Every test but the long ones
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not crash"
+
+test-fast: install ## The tests that need neither Node nor other clients' environments
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not crash and not interop"
+
+test-interop: install ## The published clients against a real server
+	$(PYTEST) -m interop tests/interop
+
+test-crash: install ## kill -9 of the server, 100 times on each database, with a histogram
+	$(PYTEST) -m crash -s tests
+
+test-slow: install ## The long forms
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m slow
+
+demo: install ## Start a server, deploy the examples, run one on a real file, stop
+	$(BIN)/bakehouse demo
+
+serve: install ## Start a server and keep it
+	$(BIN)/bakehouse serve
+
+bench-tasks: install ## Our server beside its peers; tables go to benchmarks/results/
+	$(BIN)/python -m benchmarks.tasks
+
+clean: ## Remove what the verbs made
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WHEELS)/*.whl
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
