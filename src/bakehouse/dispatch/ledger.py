@@ -1,0 +1,95 @@
+"""The writes of one attempt, in order, each acknowledged once: also when the database was away for a while.
+
+A write that comes back refused or unanswered may or may not have been committed. The ledger then reads the task's
+row and decides from its seq: acknowledge what is there, send the rest again, or call the attempt stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from bakehouse.core.errors import BakehouseError, NotFound
+from bakehouse.core.task import Task, TaskWrite
+
+MAX_REFUSALS = 3
+RETRY_SECONDS = 0.5
+
+
+class Writes(Protocol):
+    """The part of the store that a ledger needs."""
+
+    def write(self, write: TaskWrite, *, lazy: bool) -> asyncio.Future[bool]: ...
+    async def read(self, task_id: str) -> Task: ...
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None: ...
+
+
+class Ledger:
+    """Ordered writes of one attempt. ``committed`` is called per write, in order; ``stale`` at most once, then nothing more."""
+
+    __slots__ = ("_attempt", "_committed", "_reconciling", "_refusals", "_stale", "_task_id", "_unacked", "_writes")
+
+    def __init__(
+        self, writes: Writes, task: Task, committed: Callable[[TaskWrite], None], stale: Callable[[], None]
+    ) -> None:
+        self._writes, self._task_id, self._attempt = writes, task.id, task.attempt
+        self._committed, self._stale = committed, stale
+        self._unacked: deque[tuple[TaskWrite, asyncio.Future[bool] | None]] = deque()
+        self._reconciling = False
+        self._refusals = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a write is on its way."""
+        return bool(self._unacked)
+
+    def submit(self, write: TaskWrite, *, lazy: bool) -> None:
+        """Queue *write* behind the earlier ones."""
+        if self._reconciling:
+            self._unacked.append((write, None))
+            return
+        future = self._writes.write(write, lazy=lazy)
+        self._unacked.append((write, future))
+        future.add_done_callback(self._answered)
+
+    def _answered(self, done: asyncio.Future[bool]) -> None:
+        if self._reconciling:
+            return
+        if done.cancelled() or done.exception() is not None or not done.result():
+            self._reconciling = True
+            self._writes.spawn(self._reconcile())
+            return
+        self._committed(self._unacked.popleft()[0])
+
+    async def _reconcile(self) -> None:
+        pending = [future for _, future in self._unacked if future is not None]
+        if pending:
+            await asyncio.wait(pending)
+        row = await self._row()
+        if row is None or row.attempt != self._attempt:
+            self._stale()
+            return
+        while self._unacked and self._unacked[0][0].events[-1].seq <= row.last_seq:
+            self._committed(self._unacked.popleft()[0])
+        self._refusals += 1
+        fits = not self._unacked or self._unacked[0][0].events[0].seq == row.last_seq + 1
+        if not fits or (self._unacked and row.status.terminal) or self._refusals > MAX_REFUSALS:
+            self._stale()
+            return
+        again, self._unacked = self._unacked, deque()
+        self._reconciling = False
+        for write, _ in again:
+            self.submit(write, lazy=False)
+
+    async def _row(self) -> Task | None:
+        """The task's row as soon as the database answers; None when it was deleted."""
+        while True:
+            try:
+                return await self._writes.read(self._task_id)
+            except NotFound:
+                return None
+            except BakehouseError:
+                # The database is away. The lease runs out meanwhile; what it says when it is back decides.
+                await asyncio.sleep(RETRY_SECONDS)
