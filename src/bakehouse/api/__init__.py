@@ -1,0 +1,1 @@
+"""HTTP. ``common`` holds the manners that all dialects share; every other package here is one dialect."""

@@ -1,0 +1,1 @@
+"""Shared manners of all dialects: errors, envelopes, authentication, lists, the outermost layer."""

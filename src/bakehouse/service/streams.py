@@ -1,0 +1,205 @@
+"""Streams: the story of one task for one reader, from where it left off to the end, without gap or double.
+
+A reader first gets the durable updates after its cursor (from the feed's memory, else from the store), then the
+newest snapshot, then whatever is published. A reader that falls behind is brought up to date the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import orjson
+
+from bakehouse.core.errors import NotFound
+from bakehouse.core.task import Event, Task, TaskStatus
+from bakehouse.live.base import Feed, Subscription, Update
+from bakehouse.live.memory import MemoryLive
+from bakehouse.store.base import Store
+
+TICK_SECONDS = 3.0
+"""A quiet stream is woken this often, so that its reader hears a heartbeat."""
+
+RESEND_TICKS = 5
+"""After this many quiet ticks the snapshot is sent again: some clients give up on heartbeats alone."""
+
+REMOTE_POLL_SECONDS = 0.2
+"""How often the store is asked about a task that another server runs."""
+
+PAGE = 200
+
+
+class Streams:
+    """See the module's text."""
+
+    def __init__(self, store: Store, live: MemoryLive) -> None:
+        self._store, self._live = store, live
+        self._followers: dict[str, asyncio.Task[None]] = {}
+        self.draining = False
+
+    async def read(self, task: Task, after: int = 0) -> AsyncIterator[list[Update]]:
+        """Batches of updates after seq *after*; an empty batch is a heartbeat. Ends after the terminal update.
+
+        While the server drains it ends early: the reader reconnects with its cursor.
+        """
+        feed = self._live.latest(task.id)
+        if feed is None and task.status.terminal:
+            async for batch in self._replay(task, after):
+                yield batch
+            return
+        if feed is None:
+            feed = self._live.open(task, remote=True)
+        if feed.remote:
+            self._follow(feed)
+        subscription = feed.subscribe()
+        try:
+            async for batch in self._live_updates(feed, subscription, after):
+                yield batch
+        finally:
+            subscription.close()
+
+    async def _live_updates(self, feed: Feed, subscription: Subscription, after: int) -> AsyncIterator[list[Update]]:
+        cursor = after
+        async for batch in self._catch_up(feed, cursor):
+            cursor = max(cursor, batch[-1].seq)
+            yield batch
+            if batch[-1].status.terminal:
+                return
+        if feed.task.status.terminal and cursor >= feed.task.last_seq:
+            yield [_terminal(feed.task)]
+            return
+        yield [feed.snapshot()]
+        quiet = 0
+        ticker = _Ticker(subscription)
+        try:
+            while not self.draining:
+                updates = await subscription.next()
+                if subscription.behind:
+                    subscription.behind = False
+                    async for batch in self._catch_up(feed, cursor):
+                        cursor = max(cursor, batch[-1].seq)
+                        yield batch
+                        if batch[-1].status.terminal:
+                            return
+                fresh = [u for u in updates if not u.durable or u.seq > cursor]
+                if not fresh:
+                    quiet += 1
+                    yield [feed.snapshot()] if quiet % RESEND_TICKS == 0 else []
+                    continue
+                quiet = 0
+                ticker.seen()
+                cursor = max(cursor, fresh[-1].seq)
+                yield fresh
+                if any(u.status.terminal for u in fresh):
+                    return
+        finally:
+            ticker.stop()
+
+    async def _catch_up(self, feed: Feed, after: int) -> AsyncIterator[list[Update]]:
+        """Durable updates after *after* up to what the feed has shown."""
+        kept = feed.since(after)
+        if kept is None:
+            async for batch in self._from_store(feed.task, after, feed.task.last_seq):
+                yield batch
+        elif kept:
+            yield kept
+
+    async def _replay(self, task: Task, after: int) -> AsyncIterator[list[Update]]:
+        """The story of a task that is over."""
+        ended = False
+        async for batch in self._from_store(task, after, task.last_seq):
+            ended = batch[-1].status.terminal
+            yield batch
+        if not ended:
+            yield [_terminal(task)]
+
+    async def _from_store(self, task: Task, after: int, until: int) -> AsyncIterator[list[Update]]:
+        while after < until:
+            events = await self._store.events(task.id, after, PAGE)
+            if not events:
+                return
+            after = events[-1].seq
+            yield [_update(task, event) for event in events]
+
+    # ---- tasks of other servers --------------------------------------------------------------------------
+
+    def _follow(self, feed: Feed) -> None:
+        task_id = feed.task.id
+        if task_id not in self._followers:
+            follower = asyncio.create_task(self._poll(feed))
+            self._followers[task_id] = follower
+            follower.add_done_callback(lambda _: self._followers.pop(task_id, None))
+
+    async def _poll(self, feed: Feed) -> None:
+        """Feed a remote task from the store while anyone reads it, and until it is over or comes here."""
+        while feed.remote and not feed.task.status.terminal:
+            await asyncio.sleep(REMOTE_POLL_SECONDS)
+            try:
+                row = await self._store.get_task(feed.task.id, None)
+            except NotFound:
+                break
+            events = await self._store.events(row.id, feed.task.last_seq, PAGE)
+            if events:
+                row.last_seq = events[-1].seq
+                row.status = events[-1].status
+            if not feed.remote:
+                return  # this server claimed it meanwhile
+            feed.task = row
+            self._take_snapshot(feed, row)
+            feed.commit(events, _lines)
+            if not feed.subscriptions and feed.done.done() is False and not _awaited(feed):
+                break
+        if feed.remote:
+            self._live.close(feed.task.id)
+
+    @staticmethod
+    def _take_snapshot(feed: Feed, row: Task) -> None:
+        if row.snapshot is None:
+            return
+        state = orjson.loads(row.snapshot)
+        changed = (state.get("progress"), state.get("partial_output")) != (feed.progress, feed.partial)
+        feed.progress, feed.partial = state.get("progress"), state.get("partial_output")
+        if changed:
+            feed.progressed(row.updated_at)
+
+
+class _Ticker:
+    """Wakes a quiet subscription every few seconds with one timer, however many updates pass."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._busy = False
+        self._handle = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def seen(self) -> None:
+        self._busy = True
+
+    def _tick(self) -> None:
+        if not self._busy:
+            self._subscription.wake()
+        self._busy = False
+        self._handle = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        self._handle.cancel()
+
+
+def _awaited(feed: Feed) -> bool:
+    return bool(getattr(feed.done, "_callbacks", None))
+
+
+def _lines(event: Event) -> list[str]:
+    return [line["text"] for line in orjson.loads(event.data)] if event.data else []
+
+
+def _update(task: Task, event: Event) -> Update:
+    lines = _lines(event) if event.kind == "log" else None
+    return Update(
+        task, seq=event.seq, status=event.status, at=event.at, attempt=event.attempt, durable=True, logs=lines
+    )
+
+
+def _terminal(task: Task) -> Update:
+    """The last word on a task for a reader whose cursor stands behind it already."""
+    assert task.status in TaskStatus
+    return Update(task, seq=task.last_seq, status=task.status, at=task.updated_at, attempt=task.attempt, durable=True)

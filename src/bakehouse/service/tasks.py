@@ -1,0 +1,360 @@
+"""Tasks: run, look up, cancel, wait. What is refused is refused here, before anything is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import orjson
+
+from bakehouse.core.app import App, Version
+from bakehouse.core.clock import Clock
+from bakehouse.core.errors import Conflict, Invalid, NotConfigured, NotFound, RequirementsNotMet, TooMany, Unavailable
+from bakehouse.core.file import TaskFile
+from bakehouse.core.identity import Caller
+from bakehouse.core.ids import new_id
+from bakehouse.core.refs import parse_ref
+from bakehouse.core.task import Event, InboxItem, Task, TaskStatus
+from bakehouse.live.base import Feed, Live
+from bakehouse.service.inputs import InputChecker, find_uris, plain_input
+from bakehouse.store.base import ListQuery, Page, Store
+
+
+class Desk(Protocol):
+    """Where accepted tasks are handed over: the dispatcher of this server."""
+
+    draining: bool
+
+    def reserve(self, kind: str, lane: str, owner_id: str) -> str | None: ...
+    def release(self, kind: str, lane: str, owner_id: str) -> None: ...
+    def accepted(self, task: Task) -> None: ...
+    def start(self, task: Task) -> None: ...
+    def cancel_requested(self, task_id: str) -> None: ...
+    def forget(self, task_id: str) -> None: ...
+    def waiting(self, owner_id: str | None = None) -> int: ...
+
+
+class AppsPart(Protocol):
+    """What running needs of apps."""
+
+    async def resolve(
+        self, caller: Caller, *, ref: str | None, app_id: str | None, version_id: str | None
+    ) -> tuple[App, Version]: ...
+
+
+class SecretsPart(Protocol):
+    """What running needs of secrets."""
+
+    async def missing(self, owner_id: str, version: Version) -> list[dict[str, Any]]: ...
+    async def revision(self, owner_id: str) -> int: ...
+
+
+class SessionsPart(Protocol):
+    """What running needs of sessions."""
+
+    async def open(self, caller: Caller, app: App, version: Version, idle_timeout: int | None) -> str: ...
+    async def check(self, caller: Caller, session_id: str, app: App, version: Version | None) -> Version: ...
+    async def called(self, session_id: str, task_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A call of an app, as a dialect has read it. JSON values; ``timeout`` seconds, ``run_at`` microseconds UTC."""
+
+    input: dict[str, Any]
+    app: str | None = None
+    app_id: str | None = None
+    version_id: str | None = None
+    function: str | None = None
+    setup: dict[str, Any] | None = None
+    session: str | None = None
+    session_timeout: int | None = None
+    webhook: str | None = None
+    run_at: int | None = None
+    timeout: float | None = None
+    idempotency_key: str | None = None
+    recorded: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueLimits:
+    """How many tasks may wait, in all and per owner."""
+
+    total: int
+    per_owner: int
+
+
+class Tasks:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        live: Live,
+        clock: Clock,
+        apps: AppsPart,
+        secrets: SecretsPart,
+        sessions: SessionsPart,
+        limits: QueueLimits,
+        check_resources: Callable[[Version], None],
+        check_webhook: Callable[[str], None],
+        file_of: Callable[[str], Awaitable[str | None]],
+        default_timeout: float | None,
+    ) -> None:
+        self._store, self._live, self._clock = store, live, clock
+        self._apps, self._secrets, self._sessions = apps, secrets, sessions
+        self._limits, self._default_timeout = limits, default_timeout
+        self._check_resources, self._check_webhook, self._file_of = check_resources, check_webhook, file_of
+        self._inputs = InputChecker()
+        self.desk: Desk | None = None  # handed over by wiring: the dispatcher needs this service first
+
+    # ---- run ------------------------------------------------------------------------------------------------
+
+    async def run(self, caller: Caller, request: RunRequest) -> Task:
+        """Accept a call. Returns the task, durable and on its way (an earlier one for a repeated idempotency key).
+
+        Raises Invalid, NotFound, RequirementsNotMet, Gone (sessions), TooMany, Unavailable (draining).
+        """
+        caller.need("run")
+        app, version = await self._target(caller, request)
+        function = self._function(version, request)
+        value = plain_input(request.input)
+        self._inputs.check(version, function, value)
+        self._inputs.check_setup(version, request.setup)
+        self._check_resources(version)
+        if request.webhook:
+            self._check_webhook(request.webhook)
+        self._check_queue(caller.owner_id)
+        await self._check_secrets(caller, version)
+        lane, session_id = await self._lane(caller, app, version, request)
+        task = self._task(caller, app, version, request, function, orjson.dumps(value).decode(), lane, session_id)
+        links = await self._links(caller, task)
+        accepted = await self._accept(task, links)
+        if session_id is not None:
+            await self._sessions.called(session_id, accepted.id)
+        return accepted
+
+    async def submit(
+        self, caller: Caller, *, kind: str, lane: str, function: str, input: dict[str, Any], retries: int = 1
+    ) -> Task:
+        """Accept a task of the platform's own, such as a build."""
+        now = self._clock.now()
+        task_id = new_id("task")
+        task = Task(
+            task_id, kind, caller.owner_id, caller.user_id, task_id, TaskStatus.QUEUED, lane, function,
+            orjson.dumps(input).decode(), now, now, retries=retries, last_seq=2,
+        )  # fmt: skip
+        return await self._accept(task, [])
+
+    async def _target(self, caller: Caller, request: RunRequest) -> tuple[App, Version]:
+        app, version = await self._apps.resolve(
+            caller, ref=request.app, app_id=request.app_id, version_id=request.version_id
+        )
+        if request.session and request.session != "new":
+            named = bool(request.version_id or (request.app and "@" in request.app and "@latest" not in request.app))
+            version = await self._sessions.check(caller, request.session, app, version if named else None)
+        return app, version
+
+    def _function(self, version: Version, request: RunRequest) -> str:
+        in_ref = parse_ref(request.app).function if request.app else None
+        if in_ref and request.function and in_ref != request.function:
+            raise Invalid.at("/function", f"{request.function!r} differs from {in_ref!r} in the app reference")
+        name = request.function or in_ref or version.default_function
+        if version.function(name) is None:
+            known = ", ".join(f.name for f in version.functions)
+            raise NotFound(f"the app has no function {name!r}; it has: {known}")
+        return name
+
+    def _check_queue(self, owner_id: str) -> None:
+        desk = self._desk()
+        if desk.draining:
+            raise Unavailable("this server is stopping; try again", retry_after=2)
+        if desk.waiting() >= self._limits.total:
+            raise TooMany(f"the queue is full ({self._limits.total} tasks wait); try again later", code="queue_full")
+        if desk.waiting() >= self._limits.per_owner and desk.waiting(owner_id) >= self._limits.per_owner:
+            raise TooMany(f"{self._limits.per_owner} of your tasks wait already; try again later", code="queue_full")
+
+    async def _check_secrets(self, caller: Caller, version: Version) -> None:
+        if not version.manifest.secrets:
+            return
+        missing = await self._secrets.missing(caller.owner_id, version)
+        if missing:
+            raise RequirementsNotMet(missing[0]["message"], fields=missing)
+
+    async def _lane(self, caller: Caller, app: App, version: Version, request: RunRequest) -> tuple[str, str | None]:
+        """The warm key of decision 15, and the session whose instance the call must reach."""
+        shared = version.manifest.shared
+        owner = "-" if shared else caller.owner_id
+        revision = 0 if shared or not version.manifest.secrets else await self._secrets.revision(caller.owner_id)
+        setup = setup_hash(request.setup)
+        lane = f"app/{owner}/{version.id}/{setup}/{revision}/-"
+        session_id = request.session
+        if session_id is None:
+            return lane, None
+        if session_id == "new":
+            session_id = await self._sessions.open(caller, app, version, request.session_timeout)
+        return f"{lane}/session/{session_id}", session_id
+
+    def _task(
+        self,
+        caller: Caller,
+        app: App,
+        version: Version,
+        request: RunRequest,
+        function: str,
+        value: str,
+        lane: str,
+        session_id: str | None,
+    ) -> Task:
+        now = self._clock.now()
+        task_id = new_id("task")
+        options = {k: v for k, v in (("webhook", request.webhook), *(request.recorded or {}).items()) if v is not None}
+        return Task(
+            task_id, "app", caller.owner_id, caller.user_id, task_id, TaskStatus.QUEUED, lane, function, value, now, now,
+            retries=version.manifest.retries,
+            app_id=app.id,
+            version_id=version.id,
+            app_ref=f"{app.namespace}/{app.name}@{version.short_id}",
+            setup=orjson.dumps(request.setup).decode() if request.setup else None,
+            session_id=session_id,
+            options=orjson.dumps(options).decode() if options else None,
+            timeout=request.timeout or version.manifest.timeout or self._default_timeout,
+            run_at=request.run_at,
+            idempotency_key=request.idempotency_key,
+            request_hash=_request_hash(request, value) if request.idempotency_key else None,
+            last_seq=2,
+        )  # fmt: skip
+
+    async def _accept(self, task: Task, links: list[TaskFile]) -> Task:
+        """Store the task with its first events; claimed at once when this server has a place for it."""
+        desk = self._desk()
+        now = task.created_at
+        events = [Event(1, now, "status", TaskStatus.RECEIVED, 0), Event(2, now, "status", TaskStatus.QUEUED, 0)]
+        due = task.run_at is None or task.run_at <= now
+        holder = desk.reserve(task.kind, task.lane, task.owner_id) if due else None
+        if holder is not None:
+            task.lease_holder, task.attempt, task.status, task.last_seq = holder, 1, TaskStatus.SCHEDULED, 3
+            events.append(Event(3, now, "status", TaskStatus.SCHEDULED, 1))
+        try:
+            earlier = await self._store.accept(task, events, links)
+        except BaseException:
+            if holder is not None:
+                desk.release(task.kind, task.lane, task.owner_id)
+            raise
+        if earlier is not None:
+            if holder is not None:
+                desk.release(task.kind, task.lane, task.owner_id)
+            return _same_request(earlier, task)
+        feed = self._live.open(task)
+        feed.commit(events, lambda event: [])
+        if holder is not None:
+            desk.start(task)
+        else:
+            desk.accepted(task)
+        return task
+
+    async def _links(self, caller: Caller, task: Task) -> list[TaskFile]:
+        links = []
+        for uri in find_uris(task.input):
+            file_id = await self._file_of(uri)
+            if file_id is not None:
+                links.append(TaskFile(task.id, file_id, "input", task.created_at))
+        return links
+
+    def _desk(self) -> Desk:
+        if self.desk is None:
+            raise NotConfigured("this process takes no tasks")
+        return self.desk
+
+    # ---- look up --------------------------------------------------------------------------------------------
+
+    async def get(self, caller: Caller, task_id: str) -> Task:
+        """The task as it stands. Raises NotFound."""
+        feed = self._live.latest(task_id)
+        if feed is not None and not feed.remote:
+            if feed.task.owner_id != caller.owner_id:
+                raise NotFound(f"no task {task_id!r}")
+            return feed.task
+        return await self._store.get_task(task_id, caller.owner_id)
+
+    def feed(self, task_id: str) -> Feed | None:
+        """The live feed of a task that is active here."""
+        return self._live.latest(task_id)
+
+    async def wait(self, task: Task, seconds: float) -> Task:
+        """*task* when it has ended, or as it stands after *seconds*."""
+        feed = self._live.latest(task.id)
+        if feed is None or task.status.terminal:
+            return task
+        done, _ = await asyncio.wait([feed.done], timeout=seconds)
+        return feed.task
+
+    async def list(self, caller: Caller, query: ListQuery) -> Page:
+        return await self._store.list_tasks(caller.owner_id, query)
+
+    async def events(self, task: Task, after: int = 0, kind: str | None = None) -> list[Event]:
+        """All durable events after *after* (of one kind)."""
+        found: list[Event] = []
+        while batch := await self._store.events(task.id, after, 1000, kind):
+            found.extend(batch)
+            after = batch[-1].seq
+            if len(batch) < 1000:
+                break
+        return found
+
+    # ---- change ---------------------------------------------------------------------------------------------
+
+    async def cancel(self, caller: Caller, task_id: str) -> Task:
+        """Cancel a task and all below it. A finished one stays as it is, and that is no error."""
+        caller.need("run")
+        results = await self._store.request_cancel(task_id, caller.owner_id, self._clock.now())
+        desk = self._desk()
+        for result in results:
+            if result.cancelled_now:
+                desk.forget(result.task.id)
+                self._show_cancelled(result.task)
+            elif not result.task.status.terminal:
+                desk.cancel_requested(result.task.id)
+        return results[0].task
+
+    def _show_cancelled(self, task: Task) -> None:
+        feed = self._live.latest(task.id)
+        if feed is None:
+            return
+        feed.task = task
+        event = Event(task.last_seq, task.updated_at, "status", task.status, task.attempt)
+        feed.commit([event], lambda event: [])
+        self._live.close(task.id)
+
+    async def delete(self, caller: Caller, task_id: str) -> None:
+        """Delete a finished task. Raises Conflict while it is not."""
+        caller.need("run")
+        await self._store.delete_task(task_id, caller.owner_id)
+
+    async def put_inbox(self, caller: Caller, task_id: str, kind: str, data: Any) -> InboxItem:
+        """Send a message to a task that has not ended: durable, ordered."""
+        caller.need("run")
+        text = orjson.dumps(data).decode()
+        return await self._store.put_inbox(task_id, caller.owner_id, kind, text, self._clock.now())
+
+
+def setup_hash(setup: dict[str, Any] | None) -> str:
+    """Sixteen hex digits that tell setup values apart; none and ``{}`` are the same."""
+    if not setup:
+        return "0"
+    return hashlib.sha256(orjson.dumps(setup, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+def _request_hash(request: RunRequest, value: str) -> str:
+    parts = [request.app, request.app_id, request.version_id, request.function, request.setup, request.session, value]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _same_request(earlier: Task, task: Task) -> Task:
+    if earlier.request_hash != task.request_hash:
+        raise Conflict("this Idempotency-Key was used for a different request", code="idempotency_conflict")
+    return earlier
