@@ -23,6 +23,7 @@ from bakehouse.core.task import Event, QueuedTask, Task, TaskStatus, TaskWrite
 from bakehouse.dispatch.backlog import Backlog, Lane
 from bakehouse.dispatch.logs import texts
 from bakehouse.dispatch.running import Outcome, Running
+from bakehouse.live.base import Feed
 from bakehouse.live.memory import MemoryLive
 from bakehouse.store.base import Store
 
@@ -41,6 +42,7 @@ class Helpers:
     known_version: Callable[[str], Version | None]
     place_outputs: Callable[[Task, Any, list[OutputFile], bool], Awaitable[Any]]
     context: Callable[[Task, Version | None], dict[str, Any]]
+    taken: Callable[[Feed], None]
     finished: Callable[[Task], None] = field(default=lambda task: None)
 
 
@@ -175,6 +177,7 @@ class Dispatcher:
             task = claimed.get(item.id)
             if task is None:
                 self.backlog.ended(item.owner_id)
+                self._taken(item.id)
                 continue
             feed = self.live.open(task)
             events = await self._missed(task, feed.task.last_seq)
@@ -182,6 +185,13 @@ class Dispatcher:
             feed.commit(events, lambda event: texts(event.data))
             self._start(task)
         self.wake()
+
+    def _taken(self, task_id: str) -> None:
+        """Another server claimed it, or it ended: whoever watches it here needs the store's news."""
+        feed = self.live.latest(task_id)
+        if feed is not None and not feed.task.status.terminal:
+            feed.remote = True
+            self.helpers.taken(feed)
 
     async def _missed(self, task: Task, shown: int) -> list[Event]:
         """The events that the feed has not shown yet: the claim's own, and what happened elsewhere before."""
@@ -273,7 +283,7 @@ class Dispatcher:
         del self.running[task.id]
         self.backlog.ended(task.owner_id)
         running.executor.cancel(task.id, grace=0.0, reason="stale")
-        running.feed.remote = True
+        self._taken(task.id)
         self._left()
 
     def _left(self) -> None:

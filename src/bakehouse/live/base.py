@@ -23,7 +23,7 @@ KEPT_LOG_BYTES = 256 * 1024
 class Update:
     """One line of a task's stream. ``encoded`` keeps what each dialect made of it: encoded once, sent to everyone."""
 
-    __slots__ = ("attempt", "at", "delta", "durable", "encoded", "logs", "partial", "progress", "seq", "status", "task")
+    __slots__ = ("at", "attempt", "delta", "durable", "encoded", "logs", "partial", "progress", "seq", "status", "task")
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Subscription:
 class Feed:
     """The recent story of one active task, in memory. ``task`` is its committed state; only the publisher changes it."""
 
-    __slots__ = ("done", "kept_bytes", "kept", "partial", "progress", "remote", "subscriptions", "task")
+    __slots__ = ("done", "kept", "kept_bytes", "partial", "progress", "remote", "subscriptions", "task", "waiters")
 
     def __init__(self, task: Task, *, remote: bool = False) -> None:
         self.task = task
@@ -116,6 +116,7 @@ class Feed:
         self.progress: dict[str, Any] | None = None
         self.partial: Any = None
         self.subscriptions: set[Subscription] = set()
+        self.waiters = 0
         self.done: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
 
     def subscribe(self) -> Subscription:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import orjson
 
 from bakehouse.core.errors import NotFound
-from bakehouse.core.task import Event, Task, TaskStatus
+from bakehouse.core.task import Event, Task
 from bakehouse.live.base import Feed, Subscription, Update
 from bakehouse.live.memory import MemoryLive
 from bakehouse.store.base import Store
@@ -50,7 +50,7 @@ class Streams:
         if feed is None:
             feed = self._live.open(task, remote=True)
         if feed.remote:
-            self._follow(feed)
+            self.follow(feed)
         subscription = feed.subscribe()
         try:
             async for batch in self._live_updates(feed, subscription, after):
@@ -123,7 +123,8 @@ class Streams:
 
     # ---- tasks of other servers --------------------------------------------------------------------------
 
-    def _follow(self, feed: Feed) -> None:
+    def follow(self, feed: Feed) -> None:
+        """Keep the feed of a task that another server runs up to date, while anybody reads or waits."""
         task_id = feed.task.id
         if task_id not in self._followers:
             follower = asyncio.create_task(self._poll(feed))
@@ -142,12 +143,12 @@ class Streams:
             if events:
                 row.last_seq = events[-1].seq
                 row.status = events[-1].status
-            if not feed.remote:
+            if not _still_remote(feed):
                 return  # this server claimed it meanwhile
             feed.task = row
             self._take_snapshot(feed, row)
             feed.commit(events, _lines)
-            if not feed.subscriptions and feed.done.done() is False and not _awaited(feed):
+            if not feed.subscriptions and not feed.waiters:
                 break
         if feed.remote:
             self._live.close(feed.task.id)
@@ -184,8 +185,8 @@ class _Ticker:
         self._handle.cancel()
 
 
-def _awaited(feed: Feed) -> bool:
-    return bool(getattr(feed.done, "_callbacks", None))
+def _still_remote(feed: Feed) -> bool:
+    return feed.remote
 
 
 def _lines(event: Event) -> list[str]:
@@ -201,5 +202,4 @@ def _update(task: Task, event: Event) -> Update:
 
 def _terminal(task: Task) -> Update:
     """The last word on a task for a reader whose cursor stands behind it already."""
-    assert task.status in TaskStatus
     return Update(task, seq=task.last_seq, status=task.status, at=task.updated_at, attempt=task.attempt, durable=True)

@@ -13,7 +13,7 @@ import orjson
 from bakehouse.core.app import App, Version
 from bakehouse.core.clock import Clock
 from bakehouse.core.errors import Conflict, Invalid, NotConfigured, NotFound, RequirementsNotMet, TooMany, Unavailable
-from bakehouse.core.file import TaskFile
+from bakehouse.core.file import FileRecord, TaskFile
 from bakehouse.core.identity import Caller
 from bakehouse.core.ids import new_id
 from bakehouse.core.refs import parse_ref
@@ -214,8 +214,8 @@ class Tasks:
         task_id = new_id("task")
         options = {k: v for k, v in (("webhook", request.webhook), *(request.recorded or {}).items()) if v is not None}
         return Task(
-            task_id, "app", caller.owner_id, caller.user_id, task_id, TaskStatus.QUEUED, lane, function, value, now, now,
-            retries=version.manifest.retries,
+            task_id, "app", caller.owner_id, caller.user_id, task_id, TaskStatus.QUEUED, lane, function, value,
+            now, now, retries=version.manifest.retries,
             app_id=app.id,
             version_id=version.id,
             app_ref=f"{app.namespace}/{app.name}@{version.short_id}",
@@ -290,10 +290,15 @@ class Tasks:
         feed = self._live.latest(task.id)
         if feed is None or task.status.terminal:
             return task
-        done, _ = await asyncio.wait([feed.done], timeout=seconds)
+        feed.waiters += 1
+        try:
+            await asyncio.wait([feed.done], timeout=seconds)
+        finally:
+            feed.waiters -= 1
         return feed.task
 
-    async def list(self, caller: Caller, query: ListQuery) -> Page:
+    async def page(self, caller: Caller, query: ListQuery) -> Page:
+        """The owner's tasks, newest first."""
         return await self._store.list_tasks(caller.owner_id, query)
 
     async def events(self, task: Task, after: int = 0, kind: str | None = None) -> list[Event]:
@@ -305,6 +310,19 @@ class Tasks:
             if len(batch) < 1000:
                 break
         return found
+
+    async def log_lines(self, task: Task, feed: Feed | None = None) -> list[str]:
+        """Every printable line of the task's log; from *feed*'s memory when it has them all."""
+        kept = feed.since(0) if feed is not None and not feed.remote else None
+        if kept is not None:
+            return [text for update in kept if update.logs for text in update.logs]
+        events = await self.events(task, kind="log")
+        return [line["text"] for event in events for line in orjson.loads(event.data or "[]")]
+
+    async def files(self, caller: Caller, task_id: str, role: str | None) -> list[tuple[TaskFile, FileRecord]]:
+        """Files that the task read or wrote. Raises NotFound."""
+        task = await self.get(caller, task_id)
+        return await self._store.task_files(task.id, role)
 
     # ---- change ---------------------------------------------------------------------------------------------
 
@@ -329,6 +347,12 @@ class Tasks:
         event = Event(task.last_seq, task.updated_at, "status", task.status, task.attempt)
         feed.commit([event], lambda event: [])
         self._live.close(task.id)
+
+    async def check_deletable(self, caller: Caller, task_id: str) -> None:
+        """Raise NotFound, or Conflict while the task has not ended."""
+        task = await self.get(caller, task_id)
+        if not task.status.terminal:
+            raise Conflict(f"the task is {task.status.text}; cancel it first", code="invalid_transition")
 
     async def delete(self, caller: Caller, task_id: str) -> None:
         """Delete a finished task. Raises Conflict while it is not."""

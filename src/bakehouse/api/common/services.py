@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from bakehouse.service.keys import Keys
     from bakehouse.service.secrets import Secrets
     from bakehouse.service.sessions import Sessions
+    from bakehouse.service.streams import Streams
+    from bakehouse.service.tasks import Tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Services:
     ``max_body`` bounds JSON bodies, in bytes. ``access_log`` writes a line per request, not only per fault.
     """
 
-    tasks: Any
+    tasks: Tasks
+    streams: Streams
     apps: Apps
     files: Files
     sessions: Sessions
