@@ -139,14 +139,25 @@ class Tasks:
         return accepted
 
     async def submit(
-        self, caller: Caller, *, kind: str, lane: str, function: str, input: dict[str, Any], retries: int = 1
+        self,
+        caller: Caller,
+        *,
+        kind: str,
+        lane: str,
+        function: str,
+        input: dict[str, Any],
+        retries: int = 1,
+        task_id: str | None = None,
+        version: Version | None = None,
+        app_ref: str | None = None,
     ) -> Task:
-        """Accept a task of the platform's own, such as a build."""
+        """Accept a task of the platform's own, such as a build of *version*. *task_id* where it was told before."""
         now = self._clock.now()
-        task_id = new_id("task")
+        task_id = task_id or new_id("task")
         task = Task(
             task_id, kind, caller.owner_id, caller.user_id, task_id, TaskStatus.QUEUED, lane, function,
-            orjson.dumps(input).decode(), now, now, retries=retries, last_seq=2,
+            orjson.dumps(input).decode(), now, now, retries=retries, last_seq=2, app_ref=app_ref,
+            app_id=version.app_id if version else None, version_id=version.id if version else None,
         )  # fmt: skip
         return await self._accept(task, [])
 
