@@ -101,7 +101,7 @@ class Keys:
             return None
         return await self.create_for(FIRST_OWNER, "first key", SCOPES)
 
-    async def list(self, caller: Caller) -> list[Key]:
+    async def list_keys(self, caller: Caller) -> list[Key]:
         """Every key of the caller's owner, revoked ones excluded. Needs ``admin``."""
         caller.need("admin")
         return [key for key in await self._store.list_keys(caller.owner_id) if key.revoked_at is None]
@@ -109,7 +109,7 @@ class Keys:
     async def revoke(self, caller: Caller, key_id: str) -> None:
         """End a key of the caller's owner. Needs ``admin``. Raises NotFound."""
         caller.need("admin")
-        if not any(key.id == key_id for key in await self.list(caller)):
+        if not any(key.id == key_id for key in await self.list_keys(caller)):
             raise NotFound(f"no API key {key_id!r}")
         await self._store.revoke_key(key_id, caller.owner_id, self._clock.now())
         self.forget()
