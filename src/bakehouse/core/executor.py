@@ -52,7 +52,7 @@ class Progressed:
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file that the call left in its outbox: ``path`` on this machine, to be put where ``pointer`` (RFC 6901) points."""
+    """A file in the call's outbox: ``path`` on this machine, to be put where ``pointer`` (RFC 6901) points."""
 
     pointer: str
     path: Path
@@ -98,7 +98,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The outcome: what ran the attempt is gone (killed, crashed). It may be retried. ``cancelled``: we killed it to cancel."""
+    """The outcome: what ran the attempt is gone (killed, crashed). ``retry``: another attempt may help."""
 
     reason: str
     code: str = "instance_lost"
@@ -118,7 +118,10 @@ Sink = Callable[[ExecutorEvent], None]
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many more calls of a lane are taken now. ``ready``: by idle or startable instances; ``prefetch``: held by busy ones."""
+    """How many more calls of a lane are taken now.
+
+    ``ready``: by idle or startable instances; ``prefetch``: held by busy ones.
+    """
 
     ready: int
     prefetch: int = 0
@@ -144,7 +147,10 @@ class Executor(Protocol):
         ...
 
     def cancel(self, task_id: str, *, grace: float | None = None, reason: str = "cancelled") -> None:
-        """Cancel a call: cooperatively, after *grace* seconds (None: the executor's setting) by force. Repeatable; unknown ids are ignored."""
+        """Cancel a call: cooperatively, then by force after *grace* seconds (None: the executor's setting).
+
+        Repeatable; unknown ids are ignored.
+        """
         ...
 
     def end_session(self, session_id: str) -> None:

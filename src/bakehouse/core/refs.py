@@ -71,7 +71,7 @@ def parse_ref(text: str, path: str = "/app") -> Ref:
     if wrong:
         raise Invalid.at(
             path,
-            f"{text!r} is not an app reference; write namespace/name, namespace/name@version or namespace/name:function",
+            f"{text!r} is not an app reference; write namespace/name, with @version or :function if wanted",
         )
     namespace = parts[0] if len(parts) == 2 else None
     return Ref(namespace, parts[-1], None if version in ("", "latest") else version, function or None)

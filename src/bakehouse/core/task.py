@@ -141,7 +141,7 @@ class TaskWrite:
 
     It applies only while the row's ``attempt`` equals *attempt* and the task is not terminal; otherwise the whole
     write is refused as stale. ``events`` carry their seq: the holder is the only writer of its attempt.
-    ``None`` leaves a column alone. ``requeue`` gives the lease up (the task waits again); ``lost`` then counts a failure.
+    ``None`` leaves a column alone. ``requeue`` gives the lease up: the task waits again; ``lost`` counts a failure.
     ``deliver`` asks for a webhook delivery row in the same transaction.
     """
 

@@ -40,7 +40,7 @@ class Backlog:
         return sum(len(queue) for queue in self._owners.get(owner_id, {}).values())
 
     def add(self, task: QueuedTask, now: int, *, front: bool = False) -> None:
-        """Put *task* in line (once); one with a later ``run_at`` is kept aside. ``front``: it was at the head before."""
+        """Put *task* in line (once); one with a later ``run_at`` is kept aside. ``front``: it was at the head."""
         if task.id in self._known:
             return
         self._known[task.id] = task.owner_id
@@ -106,11 +106,11 @@ class Backlog:
     def _next_of(self, owner_id: str, used: Counter[Lane], room: dict[Lane, int]) -> QueuedTask | None:
         lanes = self._owners[owner_id]
         for lane in list(lanes):
-            if used[lane] >= room.get(lane, 0) and self._alive(lanes, lane):
+            if not self._alive(lanes, lane) or used[lane] >= room.get(lane, 0):
                 continue
-            task = self._pop(lanes, lane)
-            if task is None:
-                continue
+            task = lanes[lane].popleft()
+            if not lanes[lane]:
+                del lanes[lane]
             if lane in lanes:  # the lane goes to the end of its owner's line
                 lanes[lane] = lanes.pop(lane)
             used[lane] += 1
@@ -133,14 +133,6 @@ class Backlog:
         if not queue:
             del lanes[lane]
         return bool(queue)
-
-    def _pop(self, lanes: dict[Lane, deque[QueuedTask]], lane: Lane) -> QueuedTask | None:
-        if not self._alive(lanes, lane):
-            return None
-        task = lanes[lane].popleft()
-        if not lanes[lane]:
-            del lanes[lane]
-        return task
 
     def ended(self, owner_id: str) -> None:
         """A task of *owner_id* that ``take`` or ``started`` counted is no longer running."""

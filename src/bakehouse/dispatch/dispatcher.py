@@ -210,7 +210,7 @@ class Dispatcher:
             del self._claiming[lane]
 
     def _start(self, task: Task) -> None:
-        """Hand a claimed task to its executor. The version is in memory already, but for the first call after a start."""
+        """Hand a claimed task to its executor. Its version is in memory, but for a first call after a start."""
         feed = self.live.open(task)
         running = Running(self, task, feed, self.executors[task.kind], self._log_limit)
         self.running[task.id] = running
@@ -331,5 +331,7 @@ class Dispatcher:
         self._stopping = True
         for executor in self.executors.values():
             await executor.shut_down(0.0)
-        while self.running or self._work:
-            await asyncio.sleep(0.005)  # outcomes arrive through the loop; each ends with a durable write
+        if self.running:  # each outcome ends with a durable write
+            await self._no_more.wait()
+        if self._work:
+            await asyncio.wait(self._work)

@@ -27,7 +27,7 @@ class Writes(Protocol):
 
 
 class Ledger:
-    """Ordered writes of one attempt. ``committed`` is called per write, in order; ``stale`` at most once, then nothing more."""
+    """Ordered writes of one attempt. ``committed`` is called per write, in order; ``stale`` at most once, last."""
 
     __slots__ = ("_attempt", "_committed", "_reconciling", "_refusals", "_stale", "_task_id", "_unacked", "_writes")
 

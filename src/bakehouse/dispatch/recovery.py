@@ -25,7 +25,7 @@ ORPHAN_LIMIT = 500
 
 
 class Recovery:
-    """Background duties of one server. ``sole``: the data directory is locked to it, so nobody else can hold a lease."""
+    """Background duties of one server. ``sole``: the data directory is locked to it; nobody else holds a lease."""
 
     def __init__(
         self, dispatcher: Dispatcher, store: Store, clock: Clock, *, address: str, lease_seconds: float, sole: bool

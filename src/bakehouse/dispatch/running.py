@@ -65,7 +65,7 @@ class Outcome:
 
 
 def outcome_of_loss(task: Task, reason: str, code: str, *, retry: bool, cancelled: bool) -> Outcome:
-    """What follows when an attempt is lost: cancelled if that was asked, another attempt while retries last, else failure."""
+    """What follows a lost attempt: cancelled if that was asked, another attempt while retries last, else failure."""
     if cancelled:
         return Outcome(TaskStatus.CANCELLED, reason=reason)
     if retry and task.failures < task.retries:

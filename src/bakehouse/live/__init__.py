@@ -1,1 +1,1 @@
-"""Live events: publish, subscribe, latest. What must survive a crash is in ``store``; this room only carries it quickly."""
+"""Live events: publish, subscribe, latest. What must survive a crash is in ``store``; this room is only quick."""

@@ -90,7 +90,7 @@ class Subscription:
                 waiter.set_result(None)
 
     async def next(self) -> list[Update]:
-        """The updates since the last call, waiting for one; [] when woken without any (a tick, or the server drains)."""
+        """The updates since the last call, waiting for one; [] when woken without any: a tick, or a drain."""
         if not self.pending:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -104,7 +104,7 @@ class Subscription:
 
 
 class Feed:
-    """The recent story of one active task, in memory. ``task`` is its committed state; only the publisher changes it."""
+    """The recent story of one active task. ``task`` is its committed state; only the publisher changes it."""
 
     __slots__ = ("done", "kept", "kept_bytes", "partial", "progress", "remote", "subscriptions", "task", "waiters")
 

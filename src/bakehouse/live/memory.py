@@ -7,7 +7,7 @@ from bakehouse.live.base import Feed
 
 
 class MemoryLive:
-    """See ``Live``. Feeds live from a task's acceptance to its end; a closed one stays with the readers that hold it."""
+    """See ``Live``. Feeds live from acceptance to the end; a closed one stays with the readers that hold it."""
 
     def __init__(self) -> None:
         self.feeds: dict[str, Feed] = {}

@@ -17,6 +17,8 @@ from bakehouse.live.base import Feed, Subscription, Update
 from bakehouse.live.memory import MemoryLive
 from bakehouse.store.base import Store
 
+__all__ = ["Streams", "Update"]
+
 TICK_SECONDS = 3.0
 """A quiet stream is woken this often, so that its reader hears a heartbeat."""
 

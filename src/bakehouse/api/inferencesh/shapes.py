@@ -6,6 +6,7 @@ One superset object serves every answer and every stream line. No top-level key 
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -14,7 +15,7 @@ import orjson
 from bakehouse.core.clock import rfc3339
 from bakehouse.core.ids import short_id
 from bakehouse.core.task import Event, Task, TaskStatus
-from bakehouse.live.base import Update
+from bakehouse.service.streams import Update
 
 LINE_LIMIT = 100 * 1024
 """A stream line longer than this leaves the task's input out: readers have it, and some cannot take long lines."""
@@ -201,7 +202,7 @@ def _groups(moves: list[Event]) -> list[dict[str, Any]]:
         TaskStatus.RUNNING: "run", TaskStatus.CANCELLING: "run", TaskStatus.UPLOADING: "upload",
     }  # fmt: skip
     groups: list[dict[str, Any]] = []
-    for event, after in zip(moves, moves[1:], strict=False):
+    for event, after in itertools.pairwise(moves):
         label = labels.get(event.status, "other")
         if not groups or groups[-1]["label"] != label:
             groups.append({"label": label, "start": event.at, "end": after.at})

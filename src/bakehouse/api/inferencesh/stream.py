@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bakehouse.api.inferencesh import shapes
-from bakehouse.live.base import Update
+from bakehouse.service.streams import Update
 
 _HEADERS = [(b"cache-control", b"no-cache, no-transform"), (b"x-accel-buffering", b"no")]
 
