@@ -6,7 +6,6 @@ from collections import OrderedDict
 from typing import Any
 
 import jsonschema_rs
-import orjson
 
 from bakehouse.core.app import Version
 from bakehouse.core.errors import Invalid
@@ -34,24 +33,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
-
-
-def find_uris(text: str) -> list[str]:
-    """Strings in the JSON *text* that are http URLs."""
-    if "http" not in text:
-        return []
-    found: list[str] = []
-    stack = [orjson.loads(text)]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, str):
-            if value.startswith(("http://", "https://")):
-                found.append(value)
-        elif isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return found
 
 
 class InputChecker:

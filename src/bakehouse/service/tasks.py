@@ -19,7 +19,7 @@ from bakehouse.core.ids import new_id
 from bakehouse.core.refs import parse_ref
 from bakehouse.core.task import Event, InboxItem, Task, TaskStatus
 from bakehouse.live.base import Feed, Live
-from bakehouse.service.inputs import InputChecker, find_uris, plain_input
+from bakehouse.service.inputs import InputChecker, plain_input
 from bakehouse.store.base import ListQuery, Page, Store
 
 
@@ -102,13 +102,13 @@ class Tasks:
         limits: QueueLimits,
         check_resources: Callable[[Version], None],
         check_webhook: Callable[[str], None],
-        file_of: Callable[[str], Awaitable[str | None]],
+        linked_files: Callable[[str, str], Awaitable[list[FileRecord]]],
         default_timeout: float | None,
     ) -> None:
         self._store, self._live, self._clock = store, live, clock
         self._apps, self._secrets, self._sessions = apps, secrets, sessions
         self._limits, self._default_timeout = limits, default_timeout
-        self._check_resources, self._check_webhook, self._file_of = check_resources, check_webhook, file_of
+        self._check_resources, self._check_webhook, self._linked = check_resources, check_webhook, linked_files
         self._inputs = InputChecker()
         self.desk: Desk | None = None  # handed over by wiring: the dispatcher needs this service first
 
@@ -269,12 +269,10 @@ class Tasks:
         return task
 
     async def _links(self, caller: Caller, task: Task) -> list[TaskFile]:
-        links = []
-        for uri in find_uris(task.input):
-            file_id = await self._file_of(uri)
-            if file_id is not None:
-                links.append(TaskFile(task.id, file_id, "input", task.created_at))
-        return links
+        if "http" not in task.input:
+            return []
+        records = await self._linked(caller.owner_id, task.input)
+        return [TaskFile(task.id, record.id, "input", task.created_at) for record in records]
 
     def _desk(self) -> Desk:
         if self.desk is None:
