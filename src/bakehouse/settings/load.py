@@ -37,11 +37,12 @@ class SettingsError(BakehouseError):
 def load_settings(
     flags: Mapping[str, Any] | None = None,
     *,
+    assigned: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     config: Path | None = None,
     directory: Path | None = None,
 ) -> Settings:
-    """The settings of this start. Flags that are None were not given.
+    """The settings of this start. Flags that are None were not given; *assigned* are those of ``--set NAME=VALUE``.
 
     *config* is the file to read; without it ``BAKEHOUSE_CONFIG``, then ``bakehouse.toml`` in *directory* (the working
     directory), then the one in the data directory is read if it exists. Raises SettingsError.
@@ -51,6 +52,7 @@ def load_settings(
     path = _config_file(given, variables, config, directory or Path.cwd())
     layers = [(str(path), _from_file(path))] if path else []
     layers += [("environment", _from_environment(variables)), ("command line", given)]
+    layers += [("--set", _known(assigned or {}, "--set"))]
     values: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for source, layer in layers:
@@ -77,8 +79,12 @@ def _from_file(path: Path) -> dict[str, Any]:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError.of([{"path": "config", "source": str(path), "message": f"not TOML: {error}"}]) from error
-    _refuse_unknown({name: name for name in found}, str(path), "setting")
-    return found
+    return _known(found, str(path))
+
+
+def _known(found: Mapping[str, Any], source: str) -> dict[str, Any]:
+    _refuse_unknown({name: name for name in found}, source, "setting")
+    return dict(found)
 
 
 def _from_environment(variables: Mapping[str, str]) -> dict[str, Any]:

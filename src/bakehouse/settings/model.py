@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from bakehouse.settings.units import (
     Count,
@@ -50,13 +50,14 @@ class Settings(BaseModel):
 
     # Where
     home: Path = Field(DEFAULT_HOME, description="The data directory: database, files, environments, keys.")
+    # Before host, whose check reads it.
+    allow_public: bool = Field(
+        False, description="Allow a listening address that other machines can reach. Every request needs a key anyway."
+    )
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: Count = Field(8787, ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")
     public_url: MaybeText = Field(
         None, description="The URL under which clients reach the server, where a proxy stands before it."
-    )
-    allow_public: bool = Field(
-        False, description="Allow a listening address that other machines can reach. Every request needs a key anyway."
     )
     allow_origins: Texts = Field(("*",), description="Origins that browsers may call from (CORS).")
     # Its password must not reach a log by way of repr().
@@ -146,6 +147,16 @@ class Settings(BaseModel):
     def _absolute(cls, home: Path) -> Path:
         return home.expanduser().absolute()
 
+    @field_validator("host")
+    @classmethod
+    def _public_on_purpose(cls, host: str, info: ValidationInfo) -> str:
+        if not is_loopback(host) and not info.data.get("allow_public"):
+            raise ValueError(
+                "other machines can reach this address; if that is meant, say so with "
+                "--allow-public, BAKEHOUSE_ALLOW_PUBLIC=true or allow_public = true"
+            )
+        return host
+
     @field_validator("public_url")
     @classmethod
     def _http_url(cls, url: str | None) -> str | None:
@@ -159,15 +170,6 @@ class Settings(BaseModel):
         if url is not None and not url.startswith(("sqlite:///", "postgresql://", "postgres://")):
             raise ValueError("must start with sqlite:/// or postgresql://")
         return url
-
-    @model_validator(mode="after")
-    def _public_on_purpose(self) -> Settings:
-        if not is_loopback(self.host) and not self.allow_public:
-            raise ValueError(
-                f"host: {self.host!r} can be reached from other machines; if that is meant, "
-                "say so with --allow-public, BAKEHOUSE_ALLOW_PUBLIC=true or allow_public = true"
-            )
-        return self
 
     @property
     def url(self) -> str:

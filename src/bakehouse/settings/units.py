@@ -29,7 +29,7 @@ def _quantity(value: Any, units: Mapping[str, float], example: str) -> float:
 def _no_bool(value: Any) -> Any:
     # To pydantic true is also the number 1, which nobody means who writes `port = true`.
     if isinstance(value, bool):
-        raise ValueError("must be a number")  # noqa: TRY004  pydantic collects ValueErrors only
+        raise ValueError("must be a number")
     return value
 
 

@@ -1,0 +1,5 @@
+"""The ``bakehouse`` command."""
+
+from bakehouse.cli.app import main
+
+__all__ = ["main"]
