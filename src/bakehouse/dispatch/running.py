@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import orjson
 
 from bakehouse.core.clock import Clock
+from bakehouse.core.errors import BakehouseError
 from bakehouse.core.executor import (
     Delta,
     Executor,
@@ -248,7 +249,7 @@ class Running:
     async def _upload(self, event: Finished) -> None:
         try:
             output = await self.desk.place_outputs(self.task, event.output, event.files, partial=False)
-        except OSError as error:
+        except (OSError, BakehouseError) as error:
             self.end(
                 Outcome(TaskStatus.FAILED, error=f"an output file could not be stored: {error}", code="output_file")
             )
