@@ -83,7 +83,10 @@ def seen() -> list[tuple[str, str, int]]:
 @pytest.fixture
 def app(seen: list[tuple[str, str, int]]) -> FastAPI:
     services = Services(
-        tasks=None, apps=cast(Any, None), files=cast(Any, None), sessions=cast(Any, None), secrets=cast(Any, None),
+        tasks=cast(Any, None),
+        streams=cast(Any, None),
+        webhook_secret=str,
+        apps=cast(Any, None), files=cast(Any, None), sessions=cast(Any, None), secrets=cast(Any, None),
         keys=cast(Any, OneKey()), public_url="http://bake.test", max_body=1000,
         not_ready=lambda: "draining", metrics=lambda: b"bakehouse_up 1\n",
         on_request=lambda route, method, status, seconds: seen.append((route, method, status)),

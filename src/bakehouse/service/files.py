@@ -177,20 +177,20 @@ class Files:
         return record
 
     # ---- tasks ------------------------------------------------------------------------------------------------
-    async def linked(self, owner_id: str, text: str) -> list[FileRecord]:
-        """The owner's files whose URIs stand in *text* (a task's input as JSON)."""
-        found = []
-        for capability in dict.fromkeys(self._ours.findall(text)):
-            record = await self._known(capability)
-            if record is not None and record.owner_id == owner_id:
-                found.append(record)
-        return found
-
-    async def _known(self, capability: str) -> FileRecord | None:
+    async def by_uri(self, uri: str) -> FileRecord | None:
+        """The stored file whose URI this is; None for a URI of elsewhere or of a file that is gone."""
+        found = self._ours.match(uri)
+        if found is None:
+            return None
         try:
-            return await self._store.get_file(capability=capability)
+            return await self.by_capability(found[1])
         except NotFound:
-            return None  # an input may well hold the URI of a file that is gone; fetching it tells the task
+            return None  # a text may well hold the URI of a deleted file; fetching it is what fails then
+
+    async def file_of(self, uri: str) -> str | None:
+        """The id of the file whose URI this is, see ``by_uri``."""
+        record = await self.by_uri(uri)
+        return record.id if record else None
 
     async def store_output(self, owner_id: str, task_id: str, output: OutputFile) -> FileRecord:
         """Keep a file that a task left behind. Raises Invalid ``output_file``, TooLarge, Unavailable."""

@@ -24,6 +24,17 @@ _JSON_ONLY = ("/agents", "/chats", "/tools")
 _ROUTER_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
+class BadRange(BakehouseError):
+    """A range that lies outside a file of ``size`` bytes."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes")
+        self.size = size
+
+
 def pointer(location: tuple[int | str, ...] | list[int | str]) -> str:
     """*location* as a JSON pointer (RFC 6901), such as ``/filters/0/field``."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
@@ -111,6 +122,8 @@ def _from_http(error: HTTPException, request: Request) -> BakehouseError:
 
 
 def _headers(error: BakehouseError) -> dict[str, str]:
+    if isinstance(error, BadRange):
+        return {"content-range": f"bytes */{error.size}"}
     if isinstance(error, TooMany | Unavailable):
         return {"retry-after": str(error.retry_after)}
     if isinstance(error, Unauthorized):

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 class Services:
     """The use cases and what HTTP itself must know.
 
-    ``not_ready`` says why no traffic should come (None: ready); ``metrics`` renders the Prometheus text;
-    ``on_request`` is told route template, method, status and seconds of every answered request.
-    ``max_body`` bounds JSON bodies, in bytes. ``access_log`` writes a line per request, not only per fault.
+    ``webhook_secret`` tells the secret that the webhooks of an owner (its id) are signed with; ``not_ready`` says why
+    no traffic should come (None: ready); ``metrics`` renders the Prometheus text; ``on_request`` is told route
+    template, method, status and seconds of every answered request. ``max_body`` bounds JSON bodies, in bytes.
+    ``access_log`` writes a line per request, not only per fault.
     """
 
     tasks: Tasks
@@ -35,6 +36,7 @@ class Services:
     secrets: Secrets
     keys: Keys
     public_url: str
+    webhook_secret: Callable[[str], str]
     max_body: int = 16 * 1024 * 1024
     allow_origins: tuple[str, ...] = ("*",)
     access_log: bool = False
