@@ -1,0 +1,1 @@
+"""The peers: each file is run by the peers' own interpreter."""
