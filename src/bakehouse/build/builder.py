@@ -15,7 +15,7 @@ from bakehouse.build.manifest import parse_manifest
 from bakehouse.build.process import BuildFailed, Log, Spawn, spawn_plain
 from bakehouse.build.trees import remove_tree
 from bakehouse.build.unpack import Contents, PackageLimits, bad_package, unpack
-from bakehouse.build.wheels import our_wheels
+from bakehouse.build.wheels import FOLDER, our_wheels
 from bakehouse.core.app import Function, Manifest, Version
 from bakehouse.core.executor import Failure
 
@@ -40,6 +40,7 @@ class BuildSettings:
     limits: PackageLimits = field(default_factory=PackageLimits)
     uv_cache: Path | None = None
     """None: ``home/cache/uv``."""
+    wheels: Path = FOLDER
 
 
 class Describe(Protocol):
@@ -81,7 +82,9 @@ class Builder:
         self._environ = build_environ(settings.environ)
         self._versions = settings.home / "versions"
         cache = settings.uv_cache or settings.home / "cache" / "uv"
-        self._environments = Environments(settings.home / "envs", cache, spawn, self._environ)
+        self._environments = Environments(
+            settings.home / "envs", cache, settings.home / "tmp" / "builds", spawn, self._environ
+        )
         self._preparing: dict[str, asyncio.Task[Environment]] = {}
 
     def sweep(self) -> None:
@@ -191,7 +194,7 @@ class Builder:
 
     async def _recipe(self, version: Version, manifest: Manifest, app_dir: Path, log: Log) -> Recipe:
         interpreter, python = await find_interpreter(manifest.kernel, self._environ)
-        wheels = await our_wheels(self._environ, log)
+        wheels = await our_wheels(self._environ, log, self._settings.wheels)
         return Recipe(
             scope=version.owner_id,
             interpreter=interpreter,

@@ -25,7 +25,7 @@ from bakehouse.build.wheels import Wheels
 READY = ".ready"
 
 # A line that takes something from the package itself: the text alone does not say what gets installed.
-_LOCAL = re.compile(r"^(-r|-c|-e|--requirement|--constraint|--editable|\.|/)|\bfile:|^[^:]*\.(whl|tar\.gz|zip)\b")
+_LOCAL = re.compile(r"^[./]|\bfile:|^-(?!-no-index|-pre|-prefer-binary)(?!.*://)|^[^:]*\.(whl|tar\.gz|zip)\b")
 
 PASSED_ON = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
@@ -70,9 +70,9 @@ class Recipe:
     @property
     def key(self) -> str:
         """The environment's name: 32 hexadecimal digits."""
-        lines = [*_lines(self.requirements), "--override", *_lines(self.overrides)]
-        parts = [self.scope, self.python, self.wheels.digest, *lines]
-        if any(_LOCAL.search(line) for line in lines):
+        requirements, overrides = _lines(self.requirements), _lines(self.overrides)
+        parts = [self.scope, self.python, self.wheels.digest, *requirements, "overrides:", *overrides]
+        if any(_LOCAL.search(line) for line in [*requirements, *overrides]):
             parts.append(self.digest)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
@@ -83,10 +83,11 @@ def _lines(text: str) -> list[str]:
 
 
 class Environments:
-    """The environments below *root*; *cache* holds what uv downloaded, a folder per scope."""
+    """The environments below *root*; *cache* holds what uv downloaded, a folder per scope; *temp* is for set-up code."""
 
-    def __init__(self, root: Path, cache: Path, spawn: Spawn, environ: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, cache: Path, temp: Path, spawn: Spawn, environ: Mapping[str, str]) -> None:
         self._root = root
+        self._temp = temp
         self._cache = cache
         self._spawn = spawn
         self._environ = environ
@@ -117,7 +118,8 @@ class Environments:
         began = time.monotonic()
         await asyncio.to_thread(remove_tree, path)
         try:
-            with tempfile.TemporaryDirectory(prefix="bakehouse-build-", ignore_cleanup_errors=True) as temp:
+            self._temp.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._temp, ignore_cleanup_errors=True) as temp:
                 await _Install(self, recipe, path, app_dir, Path(temp), log).run()
             await asyncio.to_thread(_seal, path)
         except BaseException:
@@ -144,7 +146,8 @@ class Environments:
         return await run_tool(process, log)
 
     def sweep(self) -> None:
-        """Remove what a crash left half-built, except where another server is building now. Blocks."""
+        """Remove what a crash left half-built. Blocks. Nobody else may be building in the same temporary folder."""
+        remove_tree(self._temp)
         if not self._root.is_dir():
             return
         for path in self._root.iterdir():

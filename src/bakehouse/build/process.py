@@ -18,6 +18,8 @@ Log = Callable[[str, list[str]], None]
 
 _LINE_LIMIT = 64 * 1024
 _TAIL = 60
+_PIPE_GRACE = 1.0
+_LOOK_AGAIN = 0.01
 
 
 class BuildFailed(BakehouseError):
@@ -72,14 +74,35 @@ async def spawn_plain(
 async def run_tool(process: asyncio.subprocess.Process, log: Log) -> tuple[int, list[str]]:
     """Wait for *process*, logging its lines; its exit code and last lines. Cancelling kills its whole group."""
     tail: deque[str] = deque(maxlen=_TAIL)
+    pump = asyncio.create_task(_pump(process, log, tail))
     try:
-        await _pump(process, log, tail)
-        return await process.wait(), list(tail)
+        await _ended(process)
+        _kill_group(process)
+        # What left the group may hold the pipe for ever; the tool itself has written all by now.
+        await asyncio.wait([pump], timeout=_PIPE_GRACE)
     finally:
-        # Also after a normal end: what the tool left running in its group must not outlive the build.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await asyncio.shield(process.wait())
+        _kill_group(process)
+        pump.cancel()
+        await asyncio.shield(_release(process))
+    return process.returncode or 0, list(tail)
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Return when the process has ended. asyncio's own wait() waits for its pipe too, which others may hold."""
+    while process.returncode is None:  # noqa: ASYNC110 (asyncio offers no event for this)
+        await asyncio.sleep(_LOOK_AGAIN)
+
+
+async def _release(process: asyncio.subprocess.Process) -> None:
+    await _ended(process)
+    # Only the transport can close our end of a pipe that somebody still holds.
+    process._transport.close()  # type: ignore[attr-defined]
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    """Also after a normal end: what the tool left running in its group must not outlive the build."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _pump(process: asyncio.subprocess.Process, log: Log, tail: deque[str]) -> None:

@@ -7,8 +7,11 @@ sizes that an archive states about itself are never used.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import lzma
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -17,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from bakehouse.build import manifest
 from bakehouse.core.app import Manifest
@@ -26,6 +29,13 @@ from bakehouse.core.errors import Invalid, TooLarge
 _CHUNK = 1 << 20
 _RATIO_FREE = 64 << 20
 """Below this many bytes no proportion is looked at: a small file of zeros harms nobody."""
+
+
+# What zipfile, tarfile and gzip raise for damage; NotImplementedError is an unknown compression method.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, NotImplementedError, ValueError),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +112,7 @@ def _process(package: Path, into: Path | None, limits: PackageLimits) -> Content
     try:
         for entry in _entries(package, limits):
             reader.take(entry, into)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, UnicodeError) as wrong:
-        # NotImplementedError is zipfile's word for a compression method it does not know.
+    except _UNREADABLE as wrong:
         raise bad_package(f"it cannot be read ({type(wrong).__name__}: {wrong})") from None
     return reader.contents()
 
@@ -228,15 +237,45 @@ def _zip_entries(package: Path, limits: PackageLimits) -> Iterator[_Entry]:
             kind = stat.S_IFMT(mode)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise bad_package(f"{info.filename!r} is a link or a device")
-            source = None if info.is_dir() else archive.open(info)
+            source = None if info.is_dir() else _open_member(archive, info)
             yield _Entry(info.filename, bool(mode & 0o111), info.is_dir(), source)
 
 
+def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
+    try:
+        return archive.open(info)
+    except OSError as wrong:
+        # An offset that points outside of the file; elsewhere an OSError is the disk's, not the package's.
+        raise bad_package(f"it cannot be read ({wrong})") from None
+
+
 def _tar_entries(package: Path) -> Iterator[_Entry]:
-    # A stream ("|"): the archive is read once, front to back, and nothing is sought.
-    with tarfile.open(package, "r|gz") as archive:
-        for info in archive:
-            if not (info.isreg() or info.isdir()):
-                raise bad_package(f"{info.name!r} is a link or a device")
-            source = archive.extractfile(info) if info.isreg() else None
-            yield _Entry(info.name, bool(info.mode & 0o111), info.isdir(), source)
+    with gzip.open(package, "rb") as unzipped:
+        counted = _Counted(unzipped)
+        # A stream ("|"): the archive is read once, front to back, and nothing is sought.
+        with tarfile.open(fileobj=cast(IO[bytes], counted), mode="r|") as archive:
+            for info in archive:
+                counted.allowed += info.size
+                if not (info.isreg() or info.isdir()) or info.issparse():
+                    raise bad_package(f"{info.name!r} is a link, a device or sparse")
+                source = archive.extractfile(info) if info.isreg() else None
+                yield _Entry(info.name, bool(info.mode & 0o111), info.isdir(), source)
+        # To the end, since only there gzip finds out that bytes are wrong or missing.
+        while counted.read(_CHUNK):
+            pass
+
+
+class _Counted:
+    """A tar's bytes. Those that belong to no file are limited, as tarfile takes extended headers whole into memory."""
+
+    def __init__(self, source: gzip.GzipFile) -> None:
+        self._source = source
+        self._read = 0
+        self.allowed = 32 << 20
+
+    def read(self, count: int) -> bytes:
+        data = self._source.read(count)
+        self._read += len(data)
+        if self._read > self.allowed:
+            raise TooLarge("the package has more than 32 MiB of headers")
+        return data
