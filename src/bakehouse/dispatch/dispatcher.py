@@ -129,6 +129,11 @@ class Dispatcher:
         """Tasks in line here, of all owners or of one."""
         return len(self.backlog) if owner_id is None else self.backlog.count(owner_id)
 
+    def states(self) -> dict[str, float]:
+        """How many tasks this server runs, by state."""
+        counts: Counter[str] = Counter(running.status.text for running in self.running.values())
+        return {**counts, TaskStatus.QUEUED.text: len(self.backlog)}
+
     # ---- claim and start -----------------------------------------------------------------------------------
 
     def wake(self) -> None:

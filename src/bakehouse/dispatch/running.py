@@ -219,6 +219,8 @@ class Running:
         task, outcome = self.task, self._outcome
         last = write.events[-1]
         task.status, task.last_seq, task.updated_at = last.status, last.seq, last.at
+        if task.started_at is None:
+            task.started_at = next((e.at for e in write.events if e.status == TaskStatus.RUNNING), None)
         if outcome is not None and self._seq == last.seq:
             task.output, task.error, task.error_code = outcome.output, outcome.error, outcome.code
             task.failures += outcome.lost

@@ -1,0 +1,58 @@
+"""The data directory of one server: made, locked, and told what is where."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from bakehouse.core.errors import Conflict
+
+
+class Home:
+    """``BAKEHOUSE_HOME`` while a server runs on it. The lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def lock(self) -> None:
+        """Make the directory and lock it; Conflict when another server runs on it."""
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise Conflict(
+                f"another server is running on {self.path}; stop it, or choose another directory with --home"
+            ) from error
+        self._lock = descriptor
+
+    def unlock(self) -> None:
+        """Let the next server have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    @property
+    def endpoint(self) -> Path:
+        """Tells commands of the same user where the server is: url, pid, and the first key while it is valid."""
+        return self.path / "endpoint.json"
+
+    def write_endpoint(self, url: str, key: str | None) -> None:
+        """Replace the endpoint file. A key that it held before stays, because only hashes are kept elsewhere."""
+        value = {"url": url, "key": key or self._known_key(), "pid": os.getpid()}
+        fresh = self.endpoint.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(value, file)
+        fresh.replace(self.endpoint)
+
+    def _known_key(self) -> str | None:
+        try:
+            key: str | None = json.loads(self.endpoint.read_text()).get("key")
+        except (FileNotFoundError, ValueError):
+            return None
+        return key

@@ -1,0 +1,316 @@
+"""The parts of one server, put together. Reading this file top to bottom is the shortest tour of the house."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+
+from bakehouse.api.app import Services, create_app
+from bakehouse.blobs.disk import DiskBlobs
+from bakehouse.build.builder import Builder, BuildSettings
+from bakehouse.build.executor import BuildExecutor
+from bakehouse.build.machine import check_resources, read_machine
+from bakehouse.build.unpack import read_manifest
+from bakehouse.core.app import Limits, Resources, Version
+from bakehouse.core.clock import SECOND, SystemClock
+from bakehouse.core.errors import BakehouseError
+from bakehouse.core.executor import Executor
+from bakehouse.core.ids import new_id
+from bakehouse.core.task import Task
+from bakehouse.dispatch.dispatcher import Dispatcher, Helpers
+from bakehouse.dispatch.recovery import Recovery
+from bakehouse.launch import Environment, Hooks, LaunchSettings, LocalExecutor
+from bakehouse.live.memory import MemoryLive
+from bakehouse.observe.metrics import Metrics
+from bakehouse.service.apps import Apps
+from bakehouse.service.files import Files, FileSettings
+from bakehouse.service.keyfile import ServerSecret
+from bakehouse.service.keys import Keys
+from bakehouse.service.outputs import Outputs
+from bakehouse.service.secrets import Secrets
+from bakehouse.service.sessions import Sessions
+from bakehouse.service.streams import Streams
+from bakehouse.service.tasks import QueueLimits, Tasks
+from bakehouse.service.webhooks import Webhooks
+from bakehouse.settings import Settings
+from bakehouse.store import open_store
+
+log = structlog.get_logger(__name__)
+
+LOG_LIMIT = 16 * 1024 * 1024
+"""Bytes of log kept per task."""
+
+SECONDS_PER_DAY = 86400
+
+
+class Platform:
+    """One server. ``start`` opens the store and takes back what a dead server left; ``drain`` and ``stop`` end it."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.settings, self.url = settings, url
+        self.ready = False
+        self.draining = False
+        self._background: list[asyncio.Task[None]] = []
+        self.clock = SystemClock()
+        self.metrics = Metrics()
+        self.store = open_store(settings.database)
+        self.live = MemoryLive()
+        self.streams = Streams(self.store, self.live)
+        self._make_services()
+        self._make_executors()
+        self._make_dispatch()
+        self._watch()
+        self.app = create_app(self._services())
+
+    # ---- parts ------------------------------------------------------------------------------------------------
+
+    def _make_services(self) -> None:
+        settings, store, clock = self.settings, self.store, self.clock
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        secret = ServerSecret.load(settings.home / "secret.key")
+        machine = read_machine()
+
+        def machine_has(resources: Resources) -> None:
+            check_resources(resources, machine)
+
+        self.machine = machine
+        self.blobs = DiskBlobs(settings.home / "blobs")
+        limits = FileSettings(self.url, settings.max_upload, int(settings.upload_url_ttl))
+        self.files = Files(store, self.blobs, clock, secret, limits)
+        self.keys = Keys(store, clock)
+        self.secrets = Secrets(store, clock, secret)
+        self.webhooks = Webhooks(store, clock, secret, allow_private=settings.allow_private_webhooks)
+        self.apps = Apps(store, self.files, clock, read_manifest=read_manifest, check_resources=machine_has)
+        self.sessions = Sessions(store, clock, self.apps, lambda session_id: self.launcher.end_session(session_id))
+        self.tasks = Tasks(
+            store=store,
+            live=self.live,
+            clock=clock,
+            apps=self.apps,
+            secrets=self.secrets,
+            sessions=self.sessions,
+            limits=QueueLimits(settings.max_queue, settings.max_queue_per_owner),
+            check_resources=lambda version: machine_has(version.manifest.resources),
+            check_webhook=self.webhooks.check_url,
+            linked_files=self.files.linked,
+            default_timeout=settings.task_timeout,
+        )
+        self.apps.submit = self.tasks.submit
+
+    def _make_executors(self) -> None:
+        settings = self.settings
+        self.launcher = LocalExecutor(
+            _launch_settings(settings),
+            Hooks(
+                prepare=self._prepare,
+                environ=self._environ,
+                session_lost=self._session_lost,
+                instance_log=_log_instance,
+            ),
+        )
+        self.builder = Builder(
+            BuildSettings(settings.home, dict(os.environ)),
+            fetch_package=self._package,
+            describe=self.launcher.describe,
+            machine=self.machine,
+        )
+        build = BuildExecutor(self.builder, self.apps.version_built)
+        self.executors: dict[str, Executor] = {"app": self.launcher, "build": build}
+
+    def _make_dispatch(self) -> None:
+        holder = new_id("srv")
+        helpers = Helpers(
+            version=self.apps.version,
+            known_version=self.apps.known_version,
+            place_outputs=Outputs(self.files).place,
+            context=self._context,
+            taken=self.streams.follow,
+            finished=self._finished,
+        )
+        self.dispatcher = Dispatcher(
+            store=self.store,
+            live=self.live,
+            clock=self.clock,
+            executors=self.executors,
+            helpers=helpers,
+            holder=holder,
+            log_limit=LOG_LIMIT,
+        )
+        self.tasks.desk = self.dispatcher
+        for executor in self.executors.values():
+            executor.on_capacity(self.dispatcher.wake)
+        sole = self.settings.database.startswith("sqlite:")
+        self.recovery = Recovery(
+            self.dispatcher, self.store, self.clock,
+            address=self.url, lease_seconds=self.settings.lease_seconds, sole=sole,
+        )  # fmt: skip
+
+    def _services(self) -> Services:
+        settings = self.settings
+        return Services(
+            tasks=self.tasks,
+            streams=self.streams,
+            apps=self.apps,
+            files=self.files,
+            sessions=self.sessions,
+            secrets=self.secrets,
+            keys=self.keys,
+            webhooks=self.webhooks,
+            public_url=self.url,
+            max_body=settings.max_body,
+            allow_origins=settings.allow_origins,
+            not_ready=self._not_ready,
+            metrics=self.metrics.render,
+            on_request=self.metrics.request,
+        )
+
+    def _watch(self) -> None:
+        metrics, dispatcher = self.metrics, self.dispatcher
+        metrics.watch("queue_depth", "Tasks that wait for an instance", lambda: {"": len(dispatcher.backlog)})
+        metrics.watch("tasks_active", "Running tasks by state", dispatcher.states, label="status")
+        metrics.watch("instances", "App instances by state", self.launcher.states, label="state")
+        metrics.watch("streams_open", "Task streams that are being read", lambda: {"": self.live.streams})
+
+    # ---- what the parts ask of each other -----------------------------------------------------------------------
+
+    async def _prepare(self, version: Version) -> Environment:
+        ready = await self.builder.prepare(version)
+        return Environment(ready.python, ready.app_dir)
+
+    async def _environ(self, owner_id: str, version: Version) -> dict[str, str]:
+        """An app's own variables: its manifest's and, unless it is shared between owners, its owner's secrets."""
+        manifest = version.manifest
+        if manifest.shared or not manifest.secrets:
+            return dict(manifest.env)
+        values = await self.secrets.values(owner_id, {secret.key for secret in manifest.secrets})
+        return {**manifest.env, **values}
+
+    async def _package(self, version: Version) -> Any:
+        return await self.files.local(await self.store.get_file(id=version.package_file_id))
+
+    def _session_lost(self, session_id: str, reason: str) -> None:
+        self._spawn(self.sessions.lost(session_id, reason))
+
+    def _context(self, task: Task, version: Version | None) -> dict[str, Any]:
+        """What an app may know of its call."""
+        return {
+            "task_id": task.id,
+            "app_id": task.app_id,
+            "app_version_id": task.version_id,
+            "owner_id": task.owner_id,
+            "team_id": task.owner_id,
+            "user_id": task.user_id,
+            "session_id": task.session_id,
+            "worker_id": self.dispatcher.holder,
+            "gpu_ids": [],
+            "attempt": task.attempt,
+        }
+
+    def _finished(self, task: Task) -> None:
+        ended, started = task.finished_at or task.updated_at, task.started_at
+        self.metrics.task_ended(
+            task.status.text,
+            queued=(started - task.created_at) / SECOND if started else None,
+            ran=(ended - started) / SECOND if started else None,
+            total=(ended - task.created_at) / SECOND,
+        )
+        if task.kind == "build":
+            self._spawn(self.apps.build_ended(task))
+        if task.options and '"webhook"' in task.options:
+            self.webhooks.wake()
+
+    def _not_ready(self) -> str | None:
+        if self.draining:
+            return "this server is stopping"
+        return None if self.ready else "this server is starting"
+
+    def not_enforced(self) -> list[str]:
+        """Which parts of the isolation of apps this machine cannot give."""
+        return self.launcher.not_enforced()
+
+    # ---- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Everything but HTTP. Raises BakehouseError where the database cannot be used."""
+        await self.store.open()
+        await self.blobs.open()
+        for executor in self.executors.values():
+            await executor.start_up()
+        await self.recovery.start_up()
+        await self.apps.recover()
+        for duty in (self.recovery.run, self.webhooks.run, self.sessions.run_expiry, self._janitor):
+            self._spawn_forever(duty)
+
+    async def drain(self, grace: float) -> None:
+        """No new claims, streams told to reconnect, running tasks finished or handed back within *grace* seconds."""
+        self.draining = True
+        self.streams.draining = True
+        await self.dispatcher.drain(grace)
+
+    async def stop(self) -> None:
+        """Let go of everything. May follow a failed start."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        for executor in self.executors.values():
+            await executor.shut_down(0.0)
+        try:
+            await self.store.retire(self.dispatcher.holder)
+        except BakehouseError as error:
+            log.warning("lease not given back", action="retire_failed", error=error.detail)
+        await self.store.close()
+
+    async def _janitor(self) -> None:
+        """Retention, once an hour: finished tasks, abandoned uploads."""
+        while True:
+            await asyncio.sleep(3600)
+            days = self.settings.retention_tasks
+            if days:
+                before = self.clock.now() - int(days * SECONDS_PER_DAY * SECOND)
+                while await self.store.purge_tasks(before, 500):
+                    await asyncio.sleep(0.05)
+            await self.files.sweep()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.dispatcher.spawn(work)
+
+    def _spawn_forever(self, duty: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            try:
+                await duty()
+            except Exception:
+                log.exception("a duty ended", action="duty_ended", duty=duty.__qualname__)
+                raise
+
+        self._background.append(asyncio.create_task(run()))
+
+
+def _launch_settings(settings: Settings) -> LaunchSettings:
+    default = LaunchSettings(settings.home)
+    limits = Limits(
+        memory=settings.memory_limit or default.limits.memory,
+        processes=settings.process_limit or default.limits.processes,
+        file_size=settings.file_size_limit or default.limits.file_size,
+        cpu_time=int(settings.cpu_time_limit) if settings.cpu_time_limit else None,
+    )
+    return LaunchSettings(
+        settings.home,
+        max_instances=settings.max_instances or default.max_instances,
+        idle_timeout=settings.idle_timeout,
+        startup_timeout=settings.startup_timeout,
+        setup_timeout=settings.setup_timeout,
+        cancel_grace=settings.cancel_grace,
+        limits=limits,
+        memory_budget=settings.memory_budget or default.memory_budget,
+        prefetch=settings.prefetch,
+        isolation=settings.isolation,
+    )
+
+
+def _log_instance(instance_id: str, version_id: str, stream: str, lines: list[str]) -> None:
+    for line in lines:
+        log.info(line, action="instance_log", instance=instance_id, version=version_id, stream=stream)

@@ -1,0 +1,114 @@
+"""A server process: bind, start, tell people where it is, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from contextlib import AbstractContextManager, nullcontext
+
+import structlog
+import uvicorn
+
+from bakehouse.core.errors import BakehouseError
+from bakehouse.settings import Settings
+from bakehouse.wiring.home import Home
+from bakehouse.wiring.platform import Platform
+
+log = structlog.get_logger(__name__)
+
+
+def serve(settings: Settings) -> int:
+    """Run a server until SIGTERM or SIGINT; the exit code. Raises Conflict when the data directory is in use."""
+    from bakehouse.observe.logging import configure_logging
+
+    configure_logging(settings.log_format, settings.log_level)
+    home = Home(settings.home)
+    home.lock()
+    try:
+        listener = _bind(settings)
+        port = listener.getsockname()[1]
+        url = settings.model_copy(update={"port": port}).url
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            return runner.run(_main(settings, home, listener, url))
+    finally:
+        home.unlock()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise BakehouseError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port",
+            code="address_in_use",
+        ) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: ours drains first."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Capture none."""
+        return nullcontext()
+
+
+async def _main(settings: Settings, home: Home, listener: socket.socket, url: str) -> int:
+    platform = Platform(settings, url)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await platform.start()
+    try:
+        config = uvicorn.Config(
+            platform.app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+            timeout_keep_alive=75, timeout_graceful_shutdown=5, backlog=2048, server_header=False,
+        )  # fmt: skip
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await _started(server, serving)
+        key = await platform.keys.first_key()
+        home.write_endpoint(url, key.text if key else None)
+        _announce(url, key.text if key else None, platform.not_enforced())
+        platform.ready = True
+        await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        log.info("draining", action="drain", grace=settings.drain_grace)
+        await platform.drain(settings.drain_grace)
+        server.should_exit = True
+        await serving
+    finally:
+        await platform.stop()
+    log.info("stopped", action="stopped")
+    return 0
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    while not server.started:
+        if serving.done():
+            serving.result()
+            raise BakehouseError("the HTTP server ended while it started")
+        await asyncio.sleep(0.005)  # uvicorn tells it only by this flag
+
+
+def _announce(url: str, key: str | None, not_enforced: list[str]) -> None:
+    """Tell the person who started the server. The key is shown once: only its hash is stored."""
+    print(f"Bakehouse is serving on {url}", flush=True)
+    if key is not None:
+        print(f"Your API key (shown once, admin of owner 'local'): {key}", flush=True)
+        print(f"\n  export INFERENCE_BASE_URL={url}\n  export INFERENCE_API_KEY={key}\n", flush=True)
+    for line in not_enforced:
+        print(f"not enforced on this machine: {line}", file=sys.stderr, flush=True)

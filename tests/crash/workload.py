@@ -1,0 +1,146 @@
+"""What goes on while the server is killed: calls of every kind, cancels, a stream that is followed over restarts."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import random
+import threading
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.support.server import TERMINAL, Server
+
+CALLERS = 6
+APP = "crashtest"
+
+
+@dataclass
+class Job:
+    """One call: what was sent, and the task it became once an answer was seen."""
+
+    key: str
+    body: dict[str, Any]
+    task_id: str | None = None
+
+
+@dataclass
+class Ledger:
+    """Everything that was asked of the server, by all callers."""
+
+    jobs: list[Job] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    numbers: Any = field(default_factory=itertools.count)
+
+    def new(self, rng: random.Random) -> Job:
+        function = rng.choices(("quick", "steps", "stubborn", "big"), (4, 3, 2, 2))[0]
+        body: dict[str, Any] = {"app": f"{APP}:{function}", "input": {"n": next(self.numbers)}}
+        if rng.random() < 0.2:  # an instance of its own: process start and a setup that takes a while
+            body["setup"] = {"delay": 0.25, "salt": rng.randrange(10**9)}
+        job = Job(uuid.uuid4().hex, body)
+        with self.lock:
+            self.jobs.append(job)
+        return job
+
+
+def send(client: httpx.Client, job: Job, wait: float = 0.0) -> dict[str, Any]:
+    """Post *job* under its idempotency key, so that sending it again is the same call."""
+    headers = {"Idempotency-Key": job.key, **({"Prefer": f"wait={wait:g}"} if wait else {})}
+    task: dict[str, Any] = Server.data(client.post("/apps/run", json=job.body, headers=headers))
+    job.task_id = task["id"]
+    return task
+
+
+class Callers:
+    """Threads that call without pause until they are stopped; a dead server is waited out."""
+
+    def __init__(self, server: Server, ledger: Ledger, seed: int) -> None:
+        self.server, self.ledger = server, ledger
+        self.stopping = threading.Event()
+        self.up = threading.Event()
+        self.errors: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._call, args=(random.Random(seed * 100 + i),), daemon=True)
+            for i in range(CALLERS)
+        ]
+
+    def start(self) -> None:
+        self.up.set()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.up.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def _call(self, rng: random.Random) -> None:
+        while not self.stopping.is_set():
+            self.up.wait()
+            with self.server.client(timeout=20) as client, contextlib.suppress(httpx.TransportError):
+                # A transport error is the kill; what was being sent stays in the ledger without an answer.
+                while self.up.is_set() and not self.stopping.is_set():
+                    self._one(client, rng)
+
+    def _one(self, client: httpx.Client, rng: random.Random) -> None:
+        job = self.ledger.new(rng)
+        try:
+            task = send(client, job, wait=rng.choice((0.0, 0.5)))
+            if rng.random() < 0.25 and task["status"] not in TERMINAL:
+                Server.data(client.post(f"/tasks/{task['id']}/cancel"))
+        except AssertionError as error:
+            if "503" not in str(error):
+                self.errors.append(str(error))
+
+
+class Follower:
+    """Reads the stream of one task to its end, over as many connections as it takes."""
+
+    def __init__(self, server: Server, job: Job) -> None:
+        self.server, self.job = server, job
+        self.seqs: list[int] = []
+        self.logs: list[str] = []
+        self.last: dict[str, Any] = {}
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        self._thread.join(timeout)
+
+    def _follow(self) -> None:
+        pause = threading.Event()
+        while self.last.get("status") not in TERMINAL:
+            with contextlib.suppress(httpx.TransportError):
+                self._read()
+            pause.wait(0.05)
+
+    def _read(self) -> None:
+        after = self.seqs[-1] if self.seqs else 0
+        with (
+            self.server.client(timeout=20) as client,
+            client.stream(
+                "GET",
+                f"/tasks/{self.job.task_id}/stream",
+                params={"after": after},
+                headers={"Accept": "application/x-ndjson"},
+            ) as response,
+        ):
+            if response.status_code != 200:
+                return
+            for text in response.iter_lines():
+                self._take(json.loads(text))
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if line.get("type") == "heartbeat":
+            return
+        self.last = line
+        if not self.seqs or line["seq"] > self.seqs[-1]:
+            self.seqs.append(line["seq"])
+            self.logs += line["logs"]
+        elif line["logs"]:
+            self.logs.append(f"DOUBLED {line['logs']}")
