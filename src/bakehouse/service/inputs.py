@@ -6,6 +6,7 @@ from collections import OrderedDict
 from typing import Any
 
 import jsonschema_rs
+import orjson
 
 from bakehouse.core.app import Version
 from bakehouse.core.errors import Invalid
@@ -33,6 +34,24 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
+
+
+def find_uris(text: str) -> list[str]:
+    """Strings in the JSON *text* that are http URLs, each once."""
+    if "http" not in text:
+        return []
+    found: dict[str, None] = {}
+    stack = [orjson.loads(text)]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, str):
+            if value.startswith(("http://", "https://")):
+                found[value] = None
+        elif isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return list(found)
 
 
 class InputChecker:

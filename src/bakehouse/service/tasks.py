@@ -19,7 +19,7 @@ from bakehouse.core.ids import new_id
 from bakehouse.core.refs import parse_ref
 from bakehouse.core.task import Event, InboxItem, Task, TaskStatus
 from bakehouse.live.base import Feed, Live
-from bakehouse.service.inputs import InputChecker, plain_input
+from bakehouse.service.inputs import InputChecker, find_uris, plain_input
 from bakehouse.store.base import ListQuery, Page, Store
 
 
@@ -102,13 +102,13 @@ class Tasks:
         limits: QueueLimits,
         check_resources: Callable[[Version], None],
         check_webhook: Callable[[str], None],
-        linked_files: Callable[[str, str], Awaitable[list[FileRecord]]],
+        file_by_uri: Callable[[str], Awaitable[FileRecord | None]],
         default_timeout: float | None,
     ) -> None:
         self._store, self._live, self._clock = store, live, clock
         self._apps, self._secrets, self._sessions = apps, secrets, sessions
         self._limits, self._default_timeout = limits, default_timeout
-        self._check_resources, self._check_webhook, self._linked = check_resources, check_webhook, linked_files
+        self._check_resources, self._check_webhook, self._file_by_uri = check_resources, check_webhook, file_by_uri
         self._inputs = InputChecker()
         self.desk: Desk | None = None  # handed over by wiring: the dispatcher needs this service first
 
@@ -269,10 +269,12 @@ class Tasks:
         return task
 
     async def _links(self, caller: Caller, task: Task) -> list[TaskFile]:
-        if "http" not in task.input:
-            return []
-        records = await self._linked(caller.owner_id, task.input)
-        return [TaskFile(task.id, record.id, "input", task.created_at) for record in records]
+        links = []
+        for uri in find_uris(task.input):
+            record = await self._file_by_uri(uri)
+            if record is not None and record.owner_id == caller.owner_id:
+                links.append(TaskFile(task.id, record.id, "input", task.created_at))
+        return links
 
     def _desk(self) -> Desk:
         if self.desk is None:

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from bakehouse.api.app import Services, create_app
+from bakehouse.api.inferencesh.shapes import webhook_body
 from bakehouse.blobs.disk import DiskBlobs
 from bakehouse.build.builder import Builder, BuildSettings
 from bakehouse.build.executor import BuildExecutor
@@ -35,7 +36,7 @@ from bakehouse.service.secrets import Secrets
 from bakehouse.service.sessions import Sessions
 from bakehouse.service.streams import Streams
 from bakehouse.service.tasks import QueueLimits, Tasks
-from bakehouse.service.webhooks import Webhooks
+from bakehouse.service.webhooks import Webhooks, WebhookSettings
 from bakehouse.settings import Settings
 from bakehouse.store import open_store
 
@@ -83,7 +84,8 @@ class Platform:
         self.files = Files(store, self.blobs, clock, secret, limits)
         self.keys = Keys(store, clock)
         self.secrets = Secrets(store, clock, secret)
-        self.webhooks = Webhooks(store, clock, secret, allow_private=settings.allow_private_webhooks)
+        hooks = WebhookSettings(allow_private=settings.allow_private_webhooks)
+        self.webhooks = Webhooks(store, clock, secret, webhook_body, hooks)
         self.apps = Apps(store, self.files, clock, read_manifest=read_manifest, check_resources=machine_has)
         self.sessions = Sessions(store, clock, self.apps, lambda session_id: self.launcher.end_session(session_id))
         self.tasks = Tasks(
@@ -96,7 +98,7 @@ class Platform:
             limits=QueueLimits(settings.max_queue, settings.max_queue_per_owner),
             check_resources=lambda version: machine_has(version.manifest.resources),
             check_webhook=self.webhooks.check_url,
-            linked_files=self.files.linked,
+            file_by_uri=self.files.by_uri,
             default_timeout=settings.task_timeout,
         )
         self.apps.submit = self.tasks.submit
@@ -159,7 +161,7 @@ class Platform:
             sessions=self.sessions,
             secrets=self.secrets,
             keys=self.keys,
-            webhooks=self.webhooks,
+            webhook_secret=self.webhooks.secret,
             public_url=self.url,
             max_body=settings.max_body,
             allow_origins=settings.allow_origins,

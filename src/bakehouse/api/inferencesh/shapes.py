@@ -117,6 +117,11 @@ def sse(update: Update) -> bytes:
     return b"id: %d\ndata: %b\n\n" % (update.seq, update.bytes_for("line", line))
 
 
+def webhook_body(task: Task) -> bytes:
+    """What a webhook is told: the finished task in the success envelope. Its log is left out; ask for it."""
+    return dump({"success": True, "status": 200, "data": task_shape(task), "messages": []})
+
+
 def status_shape(task: Task) -> dict[str, Any]:
     """What pollers ask for."""
     return {
