@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 import bakehouse
-from bakehouse.cli import server
+from bakehouse.cli import database, doctor, keys, resources, run, server
 from bakehouse.cli.failures import Exit, Failure
+from bakehouse.cli.remote import field_lines, refused
 from bakehouse.core.errors import BakehouseError
 
 app = typer.Typer(
@@ -40,20 +42,53 @@ def _bakehouse(
 
 
 app.command()(server.serve)
+app.command()(run.run)
+app.add_typer(resources.apps, name="apps")
+app.add_typer(resources.tasks, name="tasks")
+app.command()(run.logs)
+app.command()(resources.cancel)
+app.add_typer(resources.secrets, name="secrets")
+app.add_typer(keys.app, name="keys")
+app.add_typer(database.app, name="db")
+app.command()(doctor.doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status. Never shows a traceback for what a user can put right."""
     try:
         app(args=None if arguments is None else list(arguments), prog_name=app.info.name)
-    except Failure as failure:
-        _end(failure.message, failure.hint, failure.status)
-    except BakehouseError as error:
-        _end(error.detail, "", Exit.UNREACHABLE if error.status == 503 else Exit.USAGE)
     except BrokenPipeError:
         # The reader has gone, as in `bakehouse logs ... | head`; the interpreter must not try to flush at exit.
         sys.stderr.close()
         sys.exit(Exit.OK)
+    except Exception as error:
+        failure = _failure(error)
+        if failure is None:
+            raise  # a fault of ours: the traceback is what helps
+        _end(failure.message, failure.hint, failure.status)
+
+
+def _failure(error: Exception) -> Failure | None:
+    """What to tell the user about *error*; None for one that no user can put right."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, BakehouseError):
+        return Failure(error.detail, Exit.UNREACHABLE if error.status == 503 else Exit.USAGE)
+    client = sys.modules.get("inferencesh")
+    return None if client is None else _client_failure(error, client)
+
+
+def _client_failure(error: Exception, client: ModuleType) -> Failure | None:
+    """The SDK's errors. *client* is its module, which only some commands load."""
+    if isinstance(error, client.APIError):
+        return refused(error.status_code, field_lines(str(error.detail), map(_as_dict, error.errors)))
+    if isinstance(error, client.ConnectionFailed | client.StreamInterrupted):
+        return Failure(str(error), Exit.UNREACHABLE)
+    return Failure(str(error), Exit.FAILED) if isinstance(error, client.InferenceError) else None
+
+
+def _as_dict(item: Any) -> dict[str, Any]:
+    return item if isinstance(item, dict) else vars(item)
 
 
 def _end(message: str, hint: str, status: Exit) -> None:
