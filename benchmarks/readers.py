@@ -1,7 +1,7 @@
 """Many readers of task streams, as cheap as possible: they count lines and look for the terminal one.
 
-``python -m benchmarks.readers SPEC``: SPEC is JSON: host, port, key, tasks (one id per stream; ids may repeat),
-timeout. It prints ``ready`` when every stream has answered and one JSON object when every stream has ended.
+``python -m benchmarks.readers`` reads JSON from its input: host, port, key, tasks (one id per stream; ids may repeat),
+timeout. It prints one JSON object when every stream has ended. Lines before the last stream opened do not count.
 """
 
 from __future__ import annotations
@@ -97,7 +97,6 @@ async def read(spec: dict[str, Any]) -> dict[str, Any]:
     await asyncio.gather(*map(connect, readers))
     await asyncio.wait_for(crowd.all_open.wait(), spec["timeout"])
     lines_before, opened = sum(reader.lines for reader in readers), time.perf_counter()
-    print("ready", flush=True)
     try:
         await asyncio.wait_for(crowd.all_ended.wait(), spec["timeout"])
         timed_out = False
@@ -120,4 +119,4 @@ async def read(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(read(json.loads(sys.argv[1])))))
+    print(json.dumps(uvloop.run(read(json.load(sys.stdin)))))

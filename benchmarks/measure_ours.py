@@ -1,0 +1,107 @@
+"""Our server: no-op tasks by number of callers, fan-out of one task, many tasks with a stream each, memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.measure_peers import Figures, http_load
+from benchmarks.processes import ROOT, Memory, peers_python
+from tests.support.server import Server
+
+APPS = Path(__file__).parent / "apps"
+NOOP, TICKER = "local/bench-noop", "local/bench-ticker"
+COMPLETED = '"status":10'
+
+
+class Ours:
+    """A running server with the bench apps deployed."""
+
+    def __init__(self, folder: Path, database: str | None = None) -> None:
+        self.server = Server(folder / "home", database=database)
+
+    def __enter__(self) -> Ours:
+        self.server.start()
+        try:
+            for name in ("noop", "ticker"):
+                self.server.deploy(APPS / name)
+            self.server.run(NOOP, {"n": 1})
+        except BaseException:
+            self.server.kill()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.server.stop()
+
+    def tasks(self, callers: int, seconds: float) -> Figures:
+        """No-op tasks, each answered with the finished task in the same response."""
+        headers = {"Authorization": f"Bearer {self.server.key}", "Prefer": "wait=30"}
+        body = json.dumps({"app": NOOP, "input": {"n": 1}})
+        url = f"{self.server.base_url}/apps/run"
+        with Memory(self.server.pid) as memory:
+            figures = http_load(url, body, callers, seconds, COMPLETED, headers)
+        return {**figures, "memory": memory.series}
+
+    def _start(self, function: str, count: int, rate: float, delay: float) -> str:
+        request = {
+            "app": TICKER,
+            "function": function,
+            "input": {"count": count, "rate": rate, "delay": delay},
+        }
+        return str(self.server.data(self.server.api.post("/apps/run", json=request))["id"])
+
+    def fan_out(self, streams: int, rate: float, seconds: float) -> Figures:
+        """One task that publishes *rate* deltas a second, read by *streams* readers at once."""
+        count = int(rate * seconds)
+        delay = 2.0 + streams / 500  # the readers must stand before the first tick
+        task_id = self._start("deltas", count, rate, delay)
+        figures = self._read([task_id] * streams, timeout=seconds + delay + 60)
+        published = count * streams
+        return {**figures, "published": published, "share": round(figures["lines"] / published, 3)}
+
+    def crowd(self, tasks: int, rate: float, seconds: float) -> Figures:
+        """*tasks* running tasks with one stream each and *rate* updates a second per task."""
+        count, delay = int(rate * seconds), 5.0
+        ids = [self._start("run", count, rate, delay) for _ in range(tasks)]
+        figures = self._read(ids, timeout=seconds * 3 + 120)
+        return {**figures, "published": count * tasks, "share": round(figures["lines"] / (count * tasks), 3)}
+
+    def _read(self, task_ids: list[str], timeout: float) -> Figures:
+        address = httpx.URL(self.server.base_url)
+        spec = {"host": address.host, "port": address.port, "key": self.server.key, "timeout": timeout}
+        command = [sys.executable, "-m", "benchmarks.readers"]
+        request = json.dumps({**spec, "tasks": task_ids})
+        with Memory(self.server.pid) as memory:
+            done = subprocess.run(command, cwd=ROOT, input=request, capture_output=True, text=True, check=True)
+        figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return {**figures, "memory": memory.series}
+
+    def profile(self, seconds: float, output: Path) -> list[tuple[float, str]]:
+        """Sample the server with py-spy while 64 callers drive it; returns (share, function), the largest first."""
+        spy = str(peers_python().with_name("py-spy"))
+        command = [spy, "record", "--pid", str(self.server.pid), "--format", "raw", "--output", str(output)]
+        options = ["--duration", str(int(seconds)), "--rate", "200", "--native"]
+        recorder = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.tasks(64, seconds + 2)
+        _, complaint = recorder.communicate(timeout=seconds + 60)
+        if recorder.returncode:
+            raise RuntimeError(f"py-spy failed: {complaint.decode(errors='replace')}")
+        return hottest(output.read_text())
+
+
+def hottest(stacks: str, most: int = 25) -> list[tuple[float, str]]:
+    """Own time by function, of py-spy's raw format: ``frame;frame;frame count`` lines."""
+    counts: dict[str, int] = {}
+    for line in stacks.splitlines():
+        frames, _, count = line.rpartition(" ")
+        leaf = frames.rsplit(";", 1)[-1]
+        counts[leaf] = counts.get(leaf, 0) + int(count)
+    total = sum(counts.values()) or 1
+    ordered = sorted(counts.items(), key=lambda item: -item[1])[:most]
+    return [(round(count / total, 4), name) for name, count in ordered]

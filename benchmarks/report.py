@@ -1,0 +1,145 @@
+"""A run's figures as a table for people and as files: Markdown and JSON under ``benchmarks/results/``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sqlite3
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+OURS = "Bakehouse"
+Row = list[str]
+
+TARGETS = {
+    "tasks_64": ("no-op tasks/s at 64 callers", 1800.0, "at least"),
+    "p50_1": ("p50 with one caller, ms", 4.0, "at most"),
+    "fan_out_100": ("updates/s over 100 streams", 40_000.0, "at least"),
+}
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to know to compare: processor, memory, versions, load before the run."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": psutil.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "uvicorn": version("uvicorn"),
+        "load_before": [round(value, 2) for value in psutil.getloadavg()],
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def task_rows(run: dict[str, Any]) -> list[Row]:
+    """One row per system and number of callers; ratios are to LitServe at the same number of callers."""
+    base = run["systems"].get("LitServe", {})
+    rows = []
+    for name, figures in run["systems"].items():
+        if "missing" in figures:
+            rows.append([name, "-", "-", "-", "-", "-", figures["missing"].splitlines()[0][:60]])
+        for callers, found in figures.items():
+            if callers == "missing":
+                continue
+            peer = base.get(callers, {}).get("rate")
+            ratio = f"{found['rate'] / peer:.2f}" if peer else "-"
+            times = ["-", "-"] if callers == "batch" else [f"{found['p50_ms']:.2f}", f"{found['p99_ms']:.2f}"]
+            rows.append([name, callers, f"{found['rate']:,.0f}", *times, ratio, str(found["errors"])])
+    return rows
+
+
+def stream_rows(run: dict[str, Any]) -> list[Row]:
+    rows = []
+    for name, found in run["streams"].items():
+        terminal = f"{found['terminal']} of {found['streams']}"
+        memory = [own for _, own, _ in found["memory"]] or [0.0]
+        steady = f"{memory[0]:.0f} / {max(memory):.0f} / {memory[-1]:.0f}"
+        delivered = f"{found['share']:.0%}"
+        rows.append([name, f"{found['rate']:,.0f}", delivered, f"{found['megabytes']:.0f}", terminal, steady])
+    return rows
+
+
+def verdicts(run: dict[str, Any]) -> list[Row]:
+    """Each aim with what was measured and by how much it was met or missed."""
+    ours, streams = run["systems"].get(OURS, {}), run["streams"]
+    measured = {
+        "tasks_64": ours.get("64", {}).get("rate"),
+        "p50_1": ours.get("1", {}).get("p50_ms"),
+        "fan_out_100": streams.get("1 task, 100 streams", {}).get("rate"),
+    }
+    rows = []
+    for key, (what, aim, sense) in TARGETS.items():
+        value = measured[key]
+        if value is not None:
+            met = value >= aim if sense == "at least" else value <= aim
+            rows.append(
+                [what, f"{sense} {aim:,.0f}", f"{value:,.2f}", "met" if met else f"missed ({value / aim:.2f}x)"]
+            )
+    return rows
+
+
+TASK_HEAD = ["system", "callers", "tasks/s", "p50 ms", "p99 ms", "x LitServe", "errors"]
+STREAM_HEAD = ["streams", "updates/s", "delivered", "MB", "terminal events", "server MiB start/peak/end"]
+AIM_HEAD = ["aim", "wanted", "measured", ""]
+
+
+def sections(run: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
+    found = [
+        ("One no-op call per request", TASK_HEAD, task_rows(run)),
+        ("Task streams", STREAM_HEAD, stream_rows(run)),
+        ("Aims", AIM_HEAD, verdicts(run)),
+    ]
+    if run.get("profile"):
+        shares = [[f"{share:.1%}", name] for share, name in run["profile"]]
+        found.append(("Where the server's time goes (own time, 64 callers)", ["share", "function"], shares))
+    return [(title, head, rows) for title, head, rows in found if rows]
+
+
+def show(run: dict[str, Any], console: Console) -> None:
+    for title, head, rows in sections(run):
+        table = Table(title=title, title_justify="left")
+        for column in head:
+            table.add_column(column)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def markdown(run: dict[str, Any]) -> str:
+    facts = run["machine"]
+    lines = [
+        f"# Tasks, {facts['at']}",
+        "",
+        f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}; "
+        f"Python {facts['python']}, SQLite {facts['sqlite']}, uvicorn {facts['uvicorn']}; "
+        f"load average before the run {facts['load_before'][0]}; {run['seconds']:g} s per point; "
+        f"commit {run['commit']}; our store: {run['database']}.",
+        "",
+        "Generators, servers and workers share the cores. Latencies are those of one call from request to result.",
+    ]
+    for title, head, rows in sections(run):
+        lines += ["", f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write(run: dict[str, Any]) -> tuple[Path, Path]:
+    """Write ``tasks.md`` and ``tasks.json``; returns their paths."""
+    RESULTS.mkdir(exist_ok=True)
+    text, data = RESULTS / "tasks.md", RESULTS / "tasks.json"
+    text.write_text(markdown(run))
+    data.write_text(json.dumps(run, indent=1) + "\n")
+    return text, data
