@@ -28,9 +28,7 @@ TARGETS = {
 def machine() -> dict[str, Any]:
     """What a reader needs to know to compare: processor, memory, versions, load before the run."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
         "cores": psutil.cpu_count(),
