@@ -30,6 +30,9 @@ def _texts(value: Any) -> Any:
     return json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
 
 
+MaybePath = Annotated[
+    Path | None, BeforeValidator(lambda value: Path(value).expanduser().absolute() if value else None)
+]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
 
 
@@ -65,6 +68,14 @@ class Settings(BaseModel):
         None,
         repr=False,
         description="`sqlite:////path` or `postgresql://...`; the default is SQLite in the data directory.",
+    )
+
+    blob_dir: MaybePath = Field(
+        None, description="Where file contents are kept; servers on one database share it. Default: in `home`."
+    )
+    secret_file: MaybePath = Field(
+        None,
+        description="The key that seals secrets and signs URLs; servers on one database share it. Default: in `home`.",
     )
 
     # Queue and tasks
@@ -178,6 +189,16 @@ class Settings(BaseModel):
             return self.public_url
         host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def blobs(self) -> Path:
+        """Where file contents are kept, the default filled in."""
+        return self.blob_dir or self.home / "blobs"
+
+    @property
+    def secret(self) -> Path:
+        """The file of the server's secret, the default filled in."""
+        return self.secret_file or self.home / "secret.key"
 
     @property
     def database(self) -> str:

@@ -72,14 +72,14 @@ class Platform:
     def _make_services(self) -> None:
         settings, store, clock = self.settings, self.store, self.clock
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        secret = ServerSecret.load(settings.home / "secret.key")
+        secret = ServerSecret.load(settings.secret)
         machine = read_machine()
 
         def machine_has(resources: Resources) -> None:
             check_resources(resources, machine)
 
         self.machine = machine
-        self.blobs = DiskBlobs(settings.home / "blobs")
+        self.blobs = DiskBlobs(settings.blobs)
         limits = FileSettings(self.url, settings.max_upload, int(settings.upload_url_ttl))
         self.files = Files(store, self.blobs, clock, secret, limits)
         self.keys = Keys(store, clock)
@@ -87,7 +87,7 @@ class Platform:
         hooks = WebhookSettings(allow_private=settings.allow_private_webhooks)
         self.webhooks = Webhooks(store, clock, secret, webhook_body, hooks)
         self.apps = Apps(store, self.files, clock, read_manifest=read_manifest, check_resources=machine_has)
-        self.sessions = Sessions(store, clock, self.apps, lambda session_id: self.launcher.end_session(session_id))
+        self.sessions = Sessions(store, clock, self.apps, self._end_session)
         self.tasks = Tasks(
             store=store,
             live=self.live,
@@ -194,6 +194,9 @@ class Platform:
     async def _package(self, version: Version) -> Any:
         return await self.files.local(await self.store.get_file(id=version.package_file_id))
 
+    def _end_session(self, session_id: str) -> None:
+        self.launcher.end_session(session_id)
+
     def _session_lost(self, session_id: str, reason: str) -> None:
         self._spawn(self.sessions.lost(session_id, reason))
 
@@ -274,7 +277,7 @@ class Platform:
             if days:
                 before = self.clock.now() - int(days * SECONDS_PER_DAY * SECOND)
                 while await self.store.purge_tasks(before, 500):
-                    await asyncio.sleep(0.05)
+                    log.info("old tasks deleted", action="tasks_purged")
             await self.files.sweep()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
