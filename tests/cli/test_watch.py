@@ -25,7 +25,7 @@ STORY: list[dict[str, Any]] = [
 
 def _shown(*, terminal: bool, quiet: bool = False) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)
+    console = Console(file=stream, force_terminal=terminal, width=100, color_system=None, soft_wrap=True)
     with Watch(console, quiet=quiet) as watch:
         for update in STORY:
             watch.show(update)
