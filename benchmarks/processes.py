@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,18 +20,6 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".cache" / "bench-venv"
-PEERS = [
-    "celery>=5.4,<6",
-    "fastapi",
-    "httptools",
-    "litserve>=0.2.5,<1",
-    "procrastinate>=3,<4",
-    "psycopg[binary]>=3.2,<4",
-    "py-spy>=0.4,<1",
-    "redis>=5,<9",
-    "uvicorn",
-    "uvloop",
-]
 
 
 class PeerMissing(RuntimeError):
@@ -38,13 +27,15 @@ class PeerMissing(RuntimeError):
 
 
 def peers_python() -> Path:
-    """The interpreter of the peers' environment, made at the first use and again when the list changes."""
-    stamp, wanted = VENV / "peers.txt", "\n".join(PEERS)
+    """The interpreter of the peers' environment, made at the first use and again when the extra `bench` changes."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    peers: list[str] = project["optional-dependencies"]["bench"]
+    stamp, wanted = VENV / "peers.txt", "\n".join(peers)
     python = VENV / "bin" / "python"
     if not stamp.exists() or stamp.read_text() != wanted:
         uv = str(Path(sys.executable).with_name("uv"))
         subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(VENV)], check=True)
-        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *PEERS], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), *peers], check=True)
         stamp.write_text(wanted)
     return python
 
