@@ -1,0 +1,50 @@
+"""What a database's own file provides: connections, its errors in our words, and its hot statements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from sqlalchemy import Engine
+
+from bakehouse.core.errors import BakehouseError
+from bakehouse.store.connection import Connection, Dialect
+from bakehouse.store.hot import HotOp
+
+
+class Driver(ABC):
+    """One database, known by its URL. Methods are called from worker threads and block."""
+
+    dialect: Dialect
+    errors: type[Exception]
+    begin: str
+    inline_reads: bool
+    """Whether a point read is so short that it may run on the event loop."""
+
+    @abstractmethod
+    def connect(self, *, writer: bool) -> Connection:
+        """A new connection, durable as the contract says. Raises driver errors."""
+
+    @abstractmethod
+    def run_hot(self, connection: Connection, ops: Sequence[HotOp]) -> None:
+        """Apply *ops* inside the open transaction, in order per task, and set their ``result``."""
+
+    @abstractmethod
+    def lost(self, error: Exception) -> bool:
+        """Whether the connection is gone: nothing more can be done with it."""
+
+    @abstractmethod
+    def passing(self, error: Exception) -> bool:
+        """Whether the same transaction may succeed when it is run again (a deadlock, a serialisation failure)."""
+
+    @abstractmethod
+    def translate(self, error: Exception) -> BakehouseError:
+        """A driver error in the words of ``core.errors``."""
+
+    @abstractmethod
+    def engine(self) -> Engine:
+        """A SQLAlchemy engine for the migrations."""
+
+    @abstractmethod
+    def back_up(self, revision: str) -> str | None:
+        """Copy the database aside before a migration; where to. None: its operator does that."""
