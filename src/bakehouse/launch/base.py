@@ -70,7 +70,7 @@ class Hooks:
     prepare: Callable[[Version], Awaitable[Environment]]
     environ: Callable[[str, Version], Awaitable[dict[str, str]]]
     session_lost: Callable[[str, str], None] = field(default=lambda session_id, reason: None)
-    instance_log: Callable[[str, str, str, list[str]], None] = field(default=lambda instance, version, stream, lines: None)
+    instance_log: Callable[[str, str, str, list[str]], None] = field(default=lambda *told: None)
 
 
 class LaunchError(Exception):

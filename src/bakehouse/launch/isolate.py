@@ -115,7 +115,7 @@ def make_plan(
     isolation: str = "auto",
     writable: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """The shim's plan for a process of its own *places* that reads *readable* (venv, app) and nothing else of *home*."""
+    """The shim's plan for a process that writes its *places*, reads *readable* and sees nothing else of *home*."""
     on = offer() if isolation != "off" else Offer(False, False)
     reads = [*map(str, readable), str(APPHOST), *_prefixes(Path(argv[0]))]
     writes = [*map(str, places.writable), *map(str, writable)]

@@ -112,7 +112,7 @@ def message_sockets() -> tuple[socket.socket, socket.socket]:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete an instance's directory. The app may have left odd permissions; what cannot be deleted goes at next start."""
+    """Delete an instance's directory, whatever permissions the app left. What stays goes at the next start."""
 
     def retry(function: Callable[[str], object], name: str, _error: BaseException) -> None:
         with contextlib.suppress(OSError):  # the sweep at the next start tries again

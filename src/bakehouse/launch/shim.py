@@ -1,9 +1,9 @@
 """Stands between the server and an app's process: applies limits and isolation, then runs the app's Python.
 
 Run by path with the server's interpreter (``python -I -S shim.py PLAN``), standard library only, because it must start
-within milliseconds. PLAN is a JSON object: ``argv``, ``cwd``, ``isolate`` (what to apply: ``namespaces``, ``landlock``),
-``read``, ``write``, ``devices`` (paths), ``hide`` (``[directory, replacement or null]``), ``keep``, ``limits``
-(name of an RLIMIT to a number), ``shm`` (bytes of /dev/shm). The environment is the app's own.
+within milliseconds. PLAN is a JSON object: ``argv``, ``cwd``, ``isolate`` (what to apply: ``namespaces``,
+``landlock``), ``read``, ``write``, ``devices`` (paths), ``hide`` (``[directory, replacement or null]``), ``keep``,
+``limits`` (name of an RLIMIT to a number), ``shm`` (bytes of /dev/shm). The environment is the app's own.
 
 With namespaces there are three processes. This one stays outside and ends the way the app ends, so that the server
 reads the app's exit status from it. Its child is process 1 of a PID namespace and only reaps; the app is the third.
@@ -13,6 +13,7 @@ its parent. Without namespaces this process is the subreaper of what the app lea
 Exit status 120 means that the isolation could not be applied; the reason is on descriptor 2.
 """
 
+# ruff: noqa: PTH  (importing pathlib would cost a tenth of the start)
 from __future__ import annotations
 
 import contextlib
@@ -23,7 +24,6 @@ import resource
 import signal
 import struct
 import sys
-from pathlib import Path
 from typing import Any
 
 FAILED = 120
@@ -148,7 +148,8 @@ def _end_orphans() -> None:
 
 
 def _children() -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        return [int(pid) for pid in file.read().split()]
 
 
 def _end_like(status: int) -> None:
@@ -179,7 +180,7 @@ def _enter_namespaces(plan: dict[str, Any]) -> None:
 
 
 def _hide(directory: str, replacement: str | None, keep: list[str]) -> None:
-    """Cover *directory* with *replacement* (None: an empty read-only one), so that only what is in *keep* stays visible."""
+    """Cover *directory* with *replacement* (None: nothing, read-only); only what is in *keep* stays visible."""
     kept = [(path, os.open(path, os.O_PATH)) for path in keep if path.startswith(directory + "/")]
     if replacement is None:
         _mount("tmpfs", directory, "tmpfs", _MS_NOSUID | _MS_NODEV, "size=1m,mode=755")
