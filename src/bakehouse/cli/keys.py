@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from bakehouse.cli.failures import Failure
 from bakehouse.cli.local import on_store
 from bakehouse.cli.output import Output
 from bakehouse.cli.server import settings_for
-from bakehouse.core.clock import SystemClock
+from bakehouse.core.clock import SystemClock, rfc3339
 from bakehouse.core.errors import NotFound
 from bakehouse.core.identity import SCOPES, Key
 from bakehouse.service.keys import FIRST_OWNER, Keys, NewKey
@@ -27,8 +26,8 @@ def _shown(key: Key) -> dict[str, Any]:
         "name": key.name,
         "prefix": key.prefix,
         "scopes": list(key.scopes),
-        "created_at": key.created_at,
-        "expires_at": key.expires_at,
+        "created_at": rfc3339(key.created_at),
+        "expires_at": rfc3339(key.expires_at) if key.expires_at else None,
         "revoked": key.revoked_at is not None,
     }
 
@@ -80,7 +79,7 @@ def list_keys(
             key["name"],
             f"{key['prefix']}...",
             ",".join(key["scopes"]),
-            _day(key["expires_at"]),
+            (key["expires_at"] or "never")[:10],
             "revoked" if key["revoked"] else "valid",
         ),
     )
@@ -107,7 +106,3 @@ def revoke(
 
     on_store(settings_for(home, config, database=database), work)
     Output(json).result({"id": key_id, "revoked": True}, lambda console: console.print(f"revoked {key_id}"))
-
-
-def _day(micros: int | None) -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime(micros / 1e6)) if micros else "never"

@@ -110,17 +110,29 @@ class Settings(BaseModel):
         "auto", description="`auto` confines apps as far as this machine can; `off` is for debugging apps only."
     )
     memory_limit: MaybeSize = Field(
-        None, gt=0, json_schema_extra={"unit": "bytes"}, description="Memory of one instance and its children."
+        None,
+        gt=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Memory of one instance and its children; the default is three quarters of the machine's.",
     )
     process_limit: MaybeCount = Field(512, ge=1, description="Processes and children of one instance.")
     file_size_limit: MaybeSize = Field(
-        None, gt=0, json_schema_extra={"unit": "bytes"}, description="Size of one file that an instance writes."
+        None,
+        gt=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Size of one file that an instance writes; the default is 8 GiB.",
     )
     cpu_time_limit: MaybeSeconds = Field(
-        None, gt=0, json_schema_extra={"unit": "s"}, description="CPU time of one instance over its whole life."
+        None,
+        gt=0,
+        json_schema_extra={"unit": "s"},
+        description="CPU time of one instance over its whole life; none is no limit.",
     )
     memory_budget: MaybeSize = Field(
-        None, gt=0, json_schema_extra={"unit": "bytes"}, description="Memory of all instances together."
+        None,
+        gt=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Memory of all instances together; the default is nine tenths of the machine's.",
     )
 
     # HTTP
