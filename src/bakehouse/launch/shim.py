@@ -13,7 +13,8 @@ its parent. Without namespaces this process is the subreaper of what the app lea
 Exit status 120 means that the isolation could not be applied; the reason is on descriptor 2.
 """
 
-# ruff: noqa: PTH  (importing pathlib would cost a tenth of the start)
+# Importing pathlib would cost a tenth of the start.
+# ruff: noqa: PTH103, PTH112, PTH120, PTH123
 from __future__ import annotations
 
 import contextlib
