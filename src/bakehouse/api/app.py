@@ -28,7 +28,7 @@ def create_app(services: Services, extra: Sequence[APIRouter] = ()) -> FastAPI:
     app.state.public_url = services.public_url.rstrip("/")
     problem.install(app)
     openapi.install(app)
-    for router in (health.router, *extra, *routers()):
+    for router in (*extra, *routers(), health.router):
         app.include_router(router)
     app.add_middleware(
         Edge,
