@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -68,7 +68,6 @@ class Metrics:
         self._commit = Histogram(
             "bakehouse_store_commit_seconds", "Time of one commit", buckets=_SHORT, registry=registry
         )
-        self._streams = Gauge("bakehouse_streams_open", "Task streams that are being read", registry=registry)
 
     def watch(self, name: str, text: str, levels: Levels, *, label: str | None = None) -> None:
         """Publish *levels*, asked at each scrape, as gauge ``bakehouse_<name>``.
@@ -96,14 +95,6 @@ class Metrics:
         """The store committed a batch of *changes*. May be called from any thread."""
         self._batch.observe(changes)
         self._commit.observe(seconds)
-
-    def stream_opened(self) -> None:
-        """Somebody started to read a task's stream."""
-        self._streams.inc()
-
-    def stream_closed(self) -> None:
-        """A reader of a task's stream has gone."""
-        self._streams.dec()
 
     def render(self) -> bytes:
         """The Prometheus text form of all of it."""

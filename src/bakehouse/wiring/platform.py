@@ -24,7 +24,8 @@ from bakehouse.core.ids import new_id
 from bakehouse.core.task import Task
 from bakehouse.dispatch.dispatcher import Dispatcher, Helpers
 from bakehouse.dispatch.recovery import Recovery
-from bakehouse.launch import Environment, Hooks, LaunchSettings, LocalExecutor
+from bakehouse.launch.base import Environment, Hooks, LaunchSettings
+from bakehouse.launch.local import LocalExecutor
 from bakehouse.live.memory import MemoryLive
 from bakehouse.observe.metrics import Metrics
 from bakehouse.service.apps import Apps
