@@ -89,7 +89,9 @@ class Child:
         out, err = self.process.communicate()
         return (out + err).decode()
 
-    def call(self, function: str = "", task_id: str = "t1", context: dict[str, Any] | None = None, **value: Any) -> None:
+    def call(
+        self, function: str = "", task_id: str = "t1", context: dict[str, Any] | None = None, **value: Any
+    ) -> None:
         self.send(messages.call(task_id, 1, function, value, context))
 
     def lines(self, task_id: str | None = "t1", stream: str | None = None) -> list[str]:

@@ -22,7 +22,8 @@ class Out(BaseAppOutput):
 @pytest.mark.parametrize("colour", ["", "async "])
 def test_functions_of_both_colours_answer(apps: Children, colour: str) -> None:
     child = apps.serve(
-        MODELS + f"class App(BaseApp):\n    {colour}def run(self, input: In) -> Out:\n        return Out(n=input.n + 1)\n"
+        MODELS
+        + f"class App(BaseApp):\n    {colour}def run(self, input: In) -> Out:\n        return Out(n=input.n + 1)\n"
     )
     child.call(n=41)
     final = child.final()
@@ -264,12 +265,17 @@ def test_cancel_is_cooperative(apps: Children, name: str) -> None:
     assert [m["id"] for m in child.seen if m["t"] == "cancelled"][-1] in ("held", "t1")
     child.call(task_id="t2")
     child.next("started", lambda m: m["id"] == "t2")
-    assert [m["t"] for m in child.seen if m.get("id") == "t1" and m["t"] not in ("log", "partial")] == ["started", "cancelled"]
+    assert [m["t"] for m in child.seen if m.get("id") == "t1" and m["t"] not in ("log", "partial")] == [
+        "started",
+        "cancelled",
+    ]
     assert child.lines() == ["in", *lines]
 
 
 def test_a_call_cancelled_in_the_same_batch_is_answered_once(apps: Children) -> None:
-    child = apps.serve("class In(BaseAppInput):\n    pass\nclass App(BaseApp):\n    async def run(self, input: In): ...\n")
+    child = apps.serve(
+        "class In(BaseAppInput):\n    pass\nclass App(BaseApp):\n    async def run(self, input: In): ...\n"
+    )
     child.send(messages.call("t1", 1, "", {}), messages.cancel("t1"), messages.call("t2", 1, "", {}))
     assert child.final("t2")["t"] == "result"
     assert len([m for m in child.seen if m.get("id") == "t1" and m["t"] in ("result", "cancelled")]) == 1
