@@ -40,16 +40,12 @@ def test_a_task_that_never_ran_has_no_run_time() -> None:
     assert found["bakehouse_task_total_seconds_sum", ()] == 3.7
 
 
-def test_commits_and_streams() -> None:
+def test_commits() -> None:
     metrics = Metrics()
     metrics.commit(12, 0.003)
-    metrics.stream_opened()
-    metrics.stream_opened()
-    metrics.stream_closed()
     found = _samples(metrics)
     assert found["bakehouse_store_commit_size_sum", ()] == 12
     assert found["bakehouse_store_commit_seconds_count", ()] == 1
-    assert found["bakehouse_streams_open", ()] == 1
 
 
 def test_levels_are_asked_for_at_the_scrape() -> None:
@@ -66,5 +62,5 @@ def test_levels_are_asked_for_at_the_scrape() -> None:
 
 def test_two_servers_in_one_process_do_not_share_counts() -> None:
     first, second = Metrics(), Metrics()
-    first.stream_opened()
-    assert _samples(second)["bakehouse_streams_open", ()] == 0
+    first.commit(1, 0.001)
+    assert _samples(second)["bakehouse_store_commit_seconds_count", ()] == 0
