@@ -83,7 +83,7 @@ def _lines(text: str) -> list[str]:
 
 
 class Environments:
-    """The environments below *root*; *cache* holds what uv downloaded, a folder per scope; *temp* is for set-up code."""
+    """The environments below *root*; *cache* holds what uv downloaded, one folder per scope; *temp* is for uv."""
 
     def __init__(self, root: Path, cache: Path, temp: Path, spawn: Spawn, environ: Mapping[str, str]) -> None:
         self._root = root
