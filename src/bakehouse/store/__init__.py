@@ -1,4 +1,4 @@
-"""Durable truth. One contract (``base``), SQLite and PostgreSQL behind it. Only ``service`` and ``dispatch`` call it."""
+"""Durable truth. One contract (``base``), on SQLite and on PostgreSQL. Only ``service`` and ``dispatch`` call it."""
 
 from bakehouse.store.choice import open_store
 

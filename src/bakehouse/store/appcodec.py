@@ -21,7 +21,9 @@ def app_row(app: App) -> dict[str, Any]:
 
 def app_of(row: tuple[Any, ...]) -> App:
     """A row of ``apps``, by position."""
-    return App(*row[:11], orjson.loads(row[11]), row[12])
+    fields: list[Any] = list(row)
+    fields[11] = orjson.loads(row[11])
+    return App(*fields)
 
 
 def version_row(version: Version) -> dict[str, Any]:
@@ -38,8 +40,11 @@ def version_of(row: tuple[Any, ...]) -> Version:
     functions = tuple(
         Function(**{**item, "capabilities": tuple(item["capabilities"])}) for item in orjson.loads(row[11])
     )
-    setup_schema = None if row[12] is None else orjson.loads(row[12])
-    return Version(*row[:8], _manifest(orjson.loads(row[8])), *row[9:11], functions, setup_schema, *row[13:])
+    fields: list[Any] = list(row)
+    fields[8] = _manifest(orjson.loads(row[8]))
+    fields[11] = functions
+    fields[12] = None if row[12] is None else orjson.loads(row[12])
+    return Version(*fields)
 
 
 def _manifest(data: dict[str, Any]) -> Manifest:

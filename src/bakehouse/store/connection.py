@@ -59,7 +59,7 @@ class Dialect:
 class Connection:
     """One driver connection. Not for several threads at once.
 
-    A statement passed with *params* must be a constant of a module (it is compiled once); one without is compiled each time.
+    A statement passed with *params* must be a constant of a module, compiled once; one without is compiled each time.
     """
 
     def __init__(self, raw: Any, dialect: Dialect) -> None:

@@ -18,6 +18,8 @@ class Driver(ABC):
     dialect: Dialect
     errors: type[Exception]
     begin: str
+    begin_snapshot: str
+    """Begins a read that sees one state of the database throughout."""
     inline_reads: bool
     """Whether a point read is so short that it may run on the event loop."""
 
@@ -30,15 +32,15 @@ class Driver(ABC):
         """Apply *ops* inside the open transaction, in order per task, and set their ``result``."""
 
     @abstractmethod
-    def lost(self, error: Exception) -> bool:
+    def lost(self, error: BaseException) -> bool:
         """Whether the connection is gone: nothing more can be done with it."""
 
     @abstractmethod
-    def passing(self, error: Exception) -> bool:
+    def passing(self, error: BaseException) -> bool:
         """Whether the same transaction may succeed when it is run again (a deadlock, a serialisation failure)."""
 
     @abstractmethod
-    def translate(self, error: Exception) -> BakehouseError:
+    def translate(self, error: BaseException) -> BakehouseError:
         """A driver error in the words of ``core.errors``."""
 
     @abstractmethod

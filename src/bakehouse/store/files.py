@@ -20,7 +20,9 @@ _BY_CAPABILITY = select(files).where(_F.capability == bindparam("value"))
 
 
 def _file_of(row: tuple[Any, ...]) -> FileRecord:
-    return FileRecord(*row[:6], bool(row[6]), *row[7:])
+    fields: list[Any] = list(row)
+    fields[6] = bool(row[6])
+    return FileRecord(*fields)
 
 
 _LISTING = Listing(

@@ -34,9 +34,9 @@ def row_of(task: Task) -> tuple[Any, ...]:
     return (
         task.id, task.kind, task.owner_id, task.user_id, task.root_id, int(task.status), task.lane, task.function,
         task.input, task.created_at, task.updated_at, task.parent_id, task.attempt, task.failures, task.retries,
-        task.app_id, task.version_id, task.app_ref, task.setup, task.session_id, task.options, task.timeout, task.run_at,
-        task.idempotency_key, task.request_hash, task.last_seq, task.lease_holder, task.cancel_requested_at,
-        task.started_at, task.finished_at, task.output, task.error, task.error_code, task.snapshot,
+        task.app_id, task.version_id, task.app_ref, task.setup, task.session_id, task.options, task.timeout,
+        task.run_at, task.idempotency_key, task.request_hash, task.last_seq, task.lease_holder,
+        task.cancel_requested_at, task.started_at, task.finished_at, task.output, task.error, task.error_code, task.snapshot,
     )  # fmt: skip
 
 
@@ -108,11 +108,12 @@ def _moves(found: Sequence[Event]) -> tuple[int, TaskStatus | None, int | None]:
 
 
 def plan_write(write: TaskWrite) -> tuple[str, dict[str, Any]]:
-    """Which statement of ``UPDATES`` *write* needs, and its parameters. Raises Conflict for events in an illegal order."""
+    """Which statement of ``UPDATES`` *write* needs, and its parameters. Raises Conflict for events out of order."""
     first, last = write.events[0], write.events[-1]
     mask, status, started = _moves(write.events)
     changes: dict[str, Any] = {
-        "p_id": write.task_id, "p_attempt": write.attempt, "p_before": first.seq - 1, "p_last": last.seq, "p_at": last.at,
+        "p_id": write.task_id, "p_attempt": write.attempt, "p_before": first.seq - 1, "p_last": last.seq,
+        "p_at": last.at,
     }  # fmt: skip
     if write.status not in (None, status):
         raise Conflict("a write moves the task and its story together", code="invalid_transition")
@@ -131,7 +132,7 @@ def plan_write(write: TaskWrite) -> tuple[str, dict[str, Any]]:
 
 
 def clean(text: str | None) -> str | None:
-    """*text* without what a database's text cannot hold: an app's error may be anything, and must be told all the same."""
+    """*text* without what a database's text cannot hold: an app's error may be anything, and must be told."""
     if text is None or (text.isascii() and "\0" not in text):
         return text
     return text.replace("\0", "�").encode("utf-8", "replace").decode()
@@ -140,8 +141,14 @@ def clean(text: str | None) -> str | None:
 def delivery(task_id: str, owner_id: str, url: str, at: int) -> dict[str, Any]:
     """A webhook delivery that is due at once, as a row."""
     return {
-        "id": new_id("hook"), "task_id": task_id, "owner_id": owner_id, "url": url, "tries": 0, "next_at": at, "error": None,
+        "id": new_id("hook"), "task_id": task_id, "owner_id": owner_id, "url": url, "tries": 0, "next_at": at,
+        "error": None,
     }  # fmt: skip
+
+
+def link_row(link: TaskFile) -> dict[str, Any]:
+    """*link* as a row."""
+    return {"task_id": link.task_id, "file_id": link.file_id, "role": link.role, "created_at": link.created_at}
 
 
 # ---- statements -----------------------------------------------------------------------------------------------
@@ -152,7 +159,7 @@ def _kept(name: str, column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def _update(**changes: Any) -> Update:
-    """An update of one attempt: only while it is the newest, the task has not ended, and no event is missing between."""
+    """An update of one attempt: only the newest, of a task that has not ended, with no event missing between."""
     t = tasks.c
     return (
         update(tasks)

@@ -72,7 +72,7 @@ class IdentityRoom(SqlRoom):
 
     async def caller_for(self, key_hash: str, now: int) -> Caller | None:
         row = await self._read_point(lambda connection: connection.one(_CALLER, {"hash": key_hash, "now": now}))
-        return Caller(*row[:4], frozenset(row[4].split())) if row else None
+        return _caller_of(row) if row else None
 
     async def list_keys(self, owner_id: str) -> list[Key]:
         query = select(keys).where(_K.owner_id == owner_id).order_by(_K.id.desc())
@@ -133,4 +133,11 @@ def _revise(connection: Connection, owner_id: str) -> None:
 
 
 def _key_of(row: tuple[Any, ...]) -> Key:
-    return Key(*row[:6], tuple(row[6].split()), *row[7:])
+    fields: list[Any] = list(row)
+    fields[6] = tuple(row[6].split())
+    return Key(*fields)
+
+
+def _caller_of(row: tuple[Any, ...]) -> Caller:
+    owner_id, owner_name, user_id, key_id, scopes = row
+    return Caller(owner_id, owner_name, user_id, key_id, frozenset(scopes.split()))

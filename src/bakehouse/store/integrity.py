@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -60,7 +60,7 @@ def _moves(moves: list[TaskStatus], now: TaskStatus) -> Iterator[str]:
         yield "the story does not begin with received"
     if moves and moves[-1] != now:
         yield f"status is {now.text}, the last move was to {moves[-1].text}"
-    for before, after in zip(moves, moves[1:], strict=False):
+    for before, after in pairwise(moves):
         if after not in LEGAL[before]:
             yield f"moved from {before.text} to {after.text}"
     ends = sum(move.terminal for move in moves)

@@ -23,7 +23,7 @@ Condition = ColumnElement[bool]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What may be asked of a table. ``fields`` maps public names to columns; ``search`` are the columns a term is looked for in."""
+    """What may be asked of a table: ``fields`` by name (or alias), and by a term found in one of ``search``."""
 
     table: Table
     fields: tuple[str, ...]
@@ -156,7 +156,7 @@ def _member(column: ColumnElement[Any], item: Filter, path: str) -> Condition:
     if not isinstance(item.value, list | tuple):
         raise Invalid.at(f"{path}/value", f"{item.operator} needs a list")
     values = [_value(column, value, f"{path}/value/{i}") for i, value in enumerate(item.value) if value is not None]
-    inside = column.in_(values) if values else false()
+    inside: Condition = column.in_(values) if values else false()
     if len(values) < len(item.value):
         inside = or_(inside, column.is_(None))
     if item.operator == "in":

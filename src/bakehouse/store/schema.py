@@ -17,7 +17,7 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 def prepare(driver: Driver, *, migrate: bool) -> None:
     """Make the schema the one that this code works with.
 
-    Conflict: the schema is of a newer Bakehouse, or older and *migrate* is False. An existing database is backed up first.
+    Conflict: the schema is of a newer Bakehouse, or older and *migrate* is False. What exists is backed up first.
     """
     before = revision(driver)
     if before == HEAD:

@@ -7,6 +7,7 @@ import asyncio
 from bakehouse.core.clock import Clock
 from bakehouse.store import integrity
 from bakehouse.store.apps import AppRoom
+from bakehouse.store.connection import Connection
 from bakehouse.store.driver import Driver
 from bakehouse.store.files import FileRoom
 from bakehouse.store.identity import IdentityRoom
@@ -28,4 +29,11 @@ class SqlStore(TaskRoom, LeaseRoom, IdentityRoom, AppRoom, FileRoom, SessionRoom
         await self._start()
 
     async def check_integrity(self) -> list[str]:
-        return await self._read(integrity.check)
+        def check(connection: Connection) -> list[str]:
+            connection.plain(self._driver.begin_snapshot)
+            try:
+                return integrity.check(connection)
+            finally:
+                connection.plain("ROLLBACK")
+
+        return await self._read(check)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, literal_column
+from sqlalchemy import ColumnElement, Engine, create_engine, literal_column
 from sqlalchemy.dialects import sqlite
 
 from bakehouse.core.errors import BakehouseError, Conflict, Unavailable
@@ -29,7 +28,7 @@ _PRAGMAS = (
 )
 # Fewer, larger checkpoints: each costs two syncs in the middle of a commit.
 _WRITER_PRAGMAS = ("PRAGMA wal_autocheckpoint = 4000", "PRAGMA journal_size_limit = 67108864")
-_NOW = literal_column("CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)")
+_NOW: ColumnElement[int] = literal_column("CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)")
 
 
 class SqliteDriver(Driver):
@@ -37,6 +36,7 @@ class SqliteDriver(Driver):
 
     errors = sqlite3.Error
     begin = "BEGIN IMMEDIATE"
+    begin_snapshot = "BEGIN"
     inline_reads = True
 
     def __init__(self, path: Path) -> None:
@@ -50,22 +50,22 @@ class SqliteDriver(Driver):
             raw.execute(pragma)
         if writer:
             # It may hold what people run and their secrets: nobody else reads it.
-            os.chmod(self.path, 0o600)
+            self.path.chmod(0o600)
         return Connection(raw, self.dialect)
 
     def run_hot(self, connection: Connection, ops: Sequence[hot.HotOp]) -> None:
         self._hot.run(connection, ops)
 
-    def lost(self, error: Exception) -> bool:
+    def lost(self, error: BaseException) -> bool:
         return False
 
-    def passing(self, error: Exception) -> bool:
+    def passing(self, error: BaseException) -> bool:
         return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in (
             sqlite3.SQLITE_BUSY,
             sqlite3.SQLITE_LOCKED,
         )
 
-    def translate(self, error: Exception) -> BakehouseError:
+    def translate(self, error: BaseException) -> BakehouseError:
         if isinstance(error, sqlite3.IntegrityError):
             return Conflict(f"this exists already: {error}")
         return Unavailable(f"SQLite: {error}")
@@ -85,7 +85,7 @@ class SqliteDriver(Driver):
 
 
 class _Statements:
-    """The hot operations, row by row: without a network between, a loop over prepared statements is the fastest form."""
+    """The hot operations, row by row: without a network between, a loop is the fastest form."""
 
     def __init__(self, dialect: Dialect) -> None:
         t = tasks.c
@@ -144,7 +144,7 @@ class _Statements:
         op.result = None
         for e in op.events:
             rows.append((task.id, e.seq, e.at, e.kind, int(e.status), e.attempt, e.data))
-        connection.many(hot.INSERT_FILE, [_link(link) for link in op.files])
+        connection.many(hot.INSERT_FILE, [hot.link_row(link) for link in op.files])
 
     def _run_claim(self, cursor: Any, op: hot.Claim, rows: list[tuple[Any, ...]]) -> None:
         claimed = []
@@ -156,7 +156,3 @@ class _Statements:
                 claimed.append(task)
                 rows.append((task.id, task.last_seq, op.now, "status", int(task.status), task.attempt, None))
         op.result = claimed
-
-
-def _link(link: Any) -> dict[str, Any]:
-    return {"task_id": link.task_id, "file_id": link.file_id, "role": link.role, "created_at": link.created_at}

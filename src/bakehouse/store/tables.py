@@ -7,6 +7,8 @@ pay for a look-up that cannot fail. ``check_integrity`` looks for what would be 
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -39,7 +41,7 @@ def _int(name: str) -> Column[int]:
     return Column(name, Integer, nullable=False)
 
 
-def _where(condition: str) -> dict[str, object]:
+def _where(condition: str) -> dict[str, Any]:
     """A partial index on both databases. The condition is literal: a planner cannot match it with a parameter."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 

@@ -119,7 +119,7 @@ class Writer:
                 self._commit([op])
 
     def _transaction(self, batch: list[_Op]) -> None:
-        """Commit *batch*. A deadlock, or a connection lost before the commit was sent, is tried again: nothing was kept.
+        """Commit *batch*. A deadlock, or a connection lost before the commit, is tried again: nothing was kept.
 
         A connection lost during the commit leaves open what happened: Unavailable, never a second run.
         """
