@@ -192,7 +192,8 @@ class In(BaseAppInput):
 
 class App(BaseApp):
     async def run(self, input: In):
-        return {"text": open(input.file.path).read(), "cached": input.file.path.startswith(os.environ["FILE_CACHE_DIR"])}
+        cached = input.file.path.startswith(os.environ["FILE_CACHE_DIR"])
+        return {"text": open(input.file.path).read(), "cached": cached}
 """
     )
     child.call(file={"uri": "data:text/plain,hi%20there"})
@@ -236,7 +237,8 @@ CANCEL: dict[str, tuple[str, list[str]]] = {
     "generator": ("def run(self, input: In):\n        print('in')\n        while True:\n            yield {}", []),
     "async generator": (
         "async def run(self, input: In):\n        print('in')\n        try:\n            while True:\n"
-        "                yield {}\n                await asyncio.sleep(0.001)\n        finally:\n            print('closed')",
+        "                yield {}\n                await asyncio.sleep(0.001)\n"
+        "        finally:\n            print('closed')",
         ["closed"],
     ),
     "hook": (
@@ -262,7 +264,6 @@ def test_cancel_is_cooperative(apps: Children, name: str) -> None:
     child.call(task_id="held")
     child.send(messages.cancel("held"), messages.cancel("t1"), messages.cancel("t1"), messages.cancel("unknown"))
     assert child.final("held")["t"] == "cancelled"
-    assert [m["id"] for m in child.seen if m["t"] == "cancelled"][-1] in ("held", "t1")
     child.call(task_id="t2")
     child.next("started", lambda m: m["id"] == "t2")
     assert [m["t"] for m in child.seen if m.get("id") == "t1" and m["t"] not in ("log", "partial")] == [

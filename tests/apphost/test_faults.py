@@ -66,7 +66,8 @@ SETUPS = {
 @pytest.mark.parametrize("name", SETUPS)
 def test_setup_that_fails(apps: Children, name: str) -> None:
     source, code, text = SETUPS[name]
-    app = f"class S(BaseAppSetup):\n    size: int\nclass App(BaseApp):\n    {source}\n    def run(self, i: BaseAppInput): ..."
+    models = "class S(BaseAppSetup):\n    size: int\n"
+    app = f"{models}class App(BaseApp):\n    {source}\n    def run(self, i: BaseAppInput): ..."
     child = apps.start(app, setup={"size": "big"})
     failed = child.next("failed")
     assert (failed["stage"], failed["error"]["code"]) == ("setup", code)
