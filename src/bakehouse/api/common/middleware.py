@@ -5,6 +5,8 @@ It is no ``BaseHTTPMiddleware``: that one costs a task per request and holds str
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import os
 import re
@@ -25,6 +27,7 @@ _ALLOW_HEADERS = (
     b"x-client-source, x-api-version, x-inf-target-url"
 )
 _EXPOSE_HEADERS = b"content-disposition, content-range, etag, retry-after, x-request-id"
+LINGER_SECONDS = 5.0
 
 log = structlog.get_logger("bakehouse.api")
 
@@ -75,7 +78,7 @@ class Edge:
         exchange = _Exchange(f"req_{self._boot}{next(self._count):x}", self._cors(headers.get(b"origin")))
         scope.setdefault("state", {})["request_id"] = exchange.id
         # Errors that are raised out here are laid out with the application's own settings.
-        sender = self._sender(exchange, send)
+        sender = self._sender(exchange, receive, send)
         try:
             if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
                 await _preflight(sender)
@@ -134,13 +137,17 @@ class Edge:
         return counted
 
     @staticmethod
-    def _sender(exchange: _Exchange, send: Send) -> Send:
+    def _sender(exchange: _Exchange, receive: Receive, send: Send) -> Send:
         extra = [(b"x-request-id", exchange.id.encode()), *exchange.cors]
 
         async def sender(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 message["headers"] = [*message.get("headers", ()), *extra]
+            elif exchange.status == 413 and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                await _linger(receive)
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         return sender
@@ -178,6 +185,17 @@ class Edge:
 def _template(scope: Scope) -> str:
     route: Any = scope.get("route")
     return getattr(route, "path", None) or "unmatched"
+
+
+async def _linger(receive: Receive) -> None:
+    """Throw away what a client still sends after it was refused. Closing at once would reset the connection, and many
+    clients then never see the answer. Ends with the body, the connection or after some seconds."""
+    with contextlib.suppress(TimeoutError):  # it has had its time; now the connection is cut
+        async with asyncio.timeout(LINGER_SECONDS):
+            more = True
+            while more:
+                message = await receive()
+                more = message["type"] == "http.request" and message.get("more_body", False)
 
 
 def _too_large(limit: int) -> TooLarge:
