@@ -56,6 +56,14 @@ def test_libraries_come_out_in_the_same_form() -> None:
     assert line["event"] == "key inf_[hidden] is wrong"
 
 
+def test_a_word_and_ids_may_come_by_extra() -> None:
+    stream = io.StringIO()
+    configure_logging("json", "info", stream)
+    logging.getLogger("bakehouse.store").info("backed up", extra={"action": "backed_up", "path": "/x"})
+    (line,) = _lines(stream)
+    assert (line["action"], line["path"], line["event"]) == ("backed_up", "/x", "backed up")
+
+
 def test_a_traceback_is_one_field_and_holds_no_key() -> None:
     stream = io.StringIO()
     configure_logging("json", "info", stream)

@@ -18,6 +18,7 @@ from structlog.typing import Processor
 from bakehouse.observe.redact import redact
 
 LIBRARY = "library"
+_PLAIN = frozenset({*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"})
 _QUIET = ("httpx", "httpcore", "alembic", "asyncio", "uvicorn.error")
 
 
@@ -62,8 +63,9 @@ def _with_action(_logger: Any, _method: str, event: MutableMapping[str, Any]) ->
 
 def _library_action(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     record = event.get("_record")
-    event["action"] = LIBRARY
-    event["logger"] = record.name if record is not None else "unknown"
+    extra = {} if record is None else {key: record.__dict__[key] for key in record.__dict__.keys() - _PLAIN}
+    # Our own rooms that may not import structlog give their word and ids by `extra=`.
+    event.update({"action": LIBRARY, "logger": "unknown" if record is None else record.name, **extra})
     return event
 
 

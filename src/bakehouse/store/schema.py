@@ -40,13 +40,14 @@ def prepare(driver: Driver, *, migrate: bool) -> None:
 def revision(driver: Driver) -> str | None:
     """The revision of the database; None when it is empty."""
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy.exc import DBAPIError
 
     engine = driver.engine()
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
-    except engine.dialect.dbapi.Error as error:  # type: ignore[union-attr]
-        raise Unavailable(f"the database cannot be reached: {error}") from error
+    except DBAPIError as error:
+        raise Unavailable(f"the database cannot be reached: {error.orig}") from error
     finally:
         engine.dispose()
 
