@@ -128,6 +128,23 @@ async def test_a_start_sweeps_what_a_crash_left(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+async def test_a_server_that_starts_leaves_the_uploads_of_another_alone(tmp_path: Path) -> None:
+    first, second = DiskBlobs(tmp_path), DiskBlobs(tmp_path)
+    await first.open()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x" * 2_000_000
+        begun.set()
+        await go_on.wait()
+
+    upload = asyncio.create_task(first.put(KEY, slow(), limit=BIG))
+    await begun.wait()
+    await second.open()
+    go_on.set()
+    assert (await upload).size == 2_000_000
+
+
 class TestUntrustedFiles:
     @pytest.fixture
     def outbox(self, tmp_path: Path) -> Path:

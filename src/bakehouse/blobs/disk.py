@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import stat
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -85,7 +87,7 @@ class DiskBlobs(Blobs):
     def _open(self) -> None:
         self._temporary.mkdir(parents=True, exist_ok=True)
         for left in self._temporary.iterdir():
-            left.unlink(missing_ok=True)
+            _remove_unless_in_use(left)
 
     def _path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -132,8 +134,17 @@ class _Writer:
         self._lock = threading.Lock()
         self.size = 0
         with _storage_errors():
+            self._file = self._open()
+
+    def _open(self) -> FileIO:
+        while True:
             # Unbuffered: the blocks are large already, and a failing close would have nothing to lose.
-            self._file = self._path.open("xb", buffering=0)
+            file = FileIO(self._path, "xb")
+            # The lock says that the file is in use; it goes with the process, however that ends.
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
+            file.close()  # a server that was just starting took it for a leftover, before it was locked
 
     @property
     def sha256(self) -> str:
@@ -160,6 +171,13 @@ class _Writer:
         with self._lock:
             self._file.close()
             self._path.unlink(missing_ok=True)
+
+
+def _remove_unless_in_use(path: Path) -> None:
+    """Remove what a dead process left; another server may be writing beside this one."""
+    with contextlib.suppress(FileNotFoundError, BlockingIOError), path.open("rb") as file:  # gone, or in use
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 def _open_untrusted(path: Path) -> BinaryIO:
