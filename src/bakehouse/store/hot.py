@@ -36,7 +36,8 @@ def row_of(task: Task) -> tuple[Any, ...]:
         task.input, task.created_at, task.updated_at, task.parent_id, task.attempt, task.failures, task.retries,
         task.app_id, task.version_id, task.app_ref, task.setup, task.session_id, task.options, task.timeout,
         task.run_at, task.idempotency_key, task.request_hash, task.last_seq, task.lease_holder,
-        task.cancel_requested_at, task.started_at, task.finished_at, task.output, task.error, task.error_code, task.snapshot,
+        task.cancel_requested_at, task.started_at, task.finished_at, task.output, task.error, task.error_code,
+        task.snapshot,
     )  # fmt: skip
 
 
