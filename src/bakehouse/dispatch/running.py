@@ -207,7 +207,7 @@ class Running:
                 self._append("log", batch)
         if self._unwritten:
             events, self._unwritten = tuple(self._unwritten), []
-            self._ledger.submit(TaskWrite(self.task.id, self.task.attempt, events, status=self.status), lazy=True)
+            self._ledger.submit(TaskWrite(self.task.id, self.task.attempt, events), lazy=True)
 
     @property
     def waiting(self) -> bool:
