@@ -125,9 +125,7 @@ class Webhooks:
 
     async def run(self) -> None:
         """Deliver what is due, for ever. Cancel it to stop: what is under way is tried again later."""
-        limits = httpx.Limits(max_connections=PARALLEL, max_keepalive_connections=0)
-        # trust_env off: a proxy of the environment would connect to addresses that were never checked.
-        async with httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=limits) as client:
+        async with _client() as client:
             running: set[asyncio.Task[None]] = set()
             try:
                 while True:
@@ -142,6 +140,13 @@ class Webhooks:
                 for task in running:
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
+
+    async def deliver_due(self) -> int:
+        """Make one try of each delivery that is due now, and return how many these were."""
+        deliveries = await self._due(PARALLEL)
+        async with _client() as client:
+            await asyncio.gather(*(self._deliver(client, delivery) for delivery in deliveries))
+        return len(deliveries)
 
     async def _pause(self) -> None:
         try:
@@ -220,6 +225,12 @@ class Webhooks:
             error=problem,
         )
         await self._store.webhook_retry(delivery.id, next_at, problem)
+
+
+def _client() -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=PARALLEL, max_keepalive_connections=0)
+    # trust_env off: a proxy of the environment would connect to addresses that were never checked.
+    return httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=limits)
 
 
 def delay(tries: int) -> float:
