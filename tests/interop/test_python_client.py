@@ -103,3 +103,9 @@ def test_a_session_keeps_its_state_to_itself(python_scenario: Scenario) -> None:
 
 def test_a_deleted_task_is_gone(python_scenario: Scenario) -> None:
     assert python_scenario("delete")["after"]["status_code"] == 404
+
+
+@pytest.mark.slow
+def test_a_task_that_says_nothing_for_over_a_minute(python_scenario: Scenario) -> None:
+    found = python_scenario("long_silence")
+    assert found["done"]["output"] == {"waited": 70}

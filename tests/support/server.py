@@ -178,7 +178,7 @@ class Server:
         httpx.put(record["upload_url"], content=content, headers={"Content-Type": content_type}).raise_for_status()
         return dict(record)
 
-    def deploy(self, app_dir: Path | str, timeout: float = 300.0, **fields: Any) -> dict[str, Any]:
+    def deploy(self, app_dir: Path | str, timeout: float = 120.0, **fields: Any) -> dict[str, Any]:
         """Deploy a folder as ``bakehouse deploy`` does and wait for its build.
 
         Returns the app as ``GET /apps/{id}`` shows it after the build; *fields* go into the ``POST /apps`` body.

@@ -165,6 +165,12 @@ async def sessions(client, config):
     }
 
 
+async def long_silence(client, config):
+    """Longer than the client's idle limit (30 s) and its total limit of one asynchronous connection (60 s)."""
+    done = await settle(client.run({"app": config["app"], "function": "slow", "input": {"seconds": 70}}))
+    return {"done": done}
+
+
 async def delete(client, config):
     done = await settle(client.run({"app": config["app"], "input": {"text": "gone soon"}}))
     await settle(client.tasks.delete(done["id"]))
