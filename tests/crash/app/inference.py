@@ -31,18 +31,18 @@ class App(BaseApp):
         await asyncio.sleep(config.delay)
 
     async def quick(self, app_input: Input) -> Output:
-        return self.answer(app_input)
+        return self._answer(app_input)
 
     async def steps(self, app_input: Input) -> Output:
         for step in range(10):
             print(f"step {step} of {app_input.n}")
             self.report_progress(step + 1, 10)
             await asyncio.sleep(0.05)
-        return self.answer(app_input)
+        return self._answer(app_input)
 
     def stubborn(self, app_input: Input) -> Output:
         time.sleep(0.6)  # blocks, so that a cancel has to wait
-        return self.answer(app_input)
+        return self._answer(app_input)
 
     def big(self, app_input: Input) -> FileOutput:
         path = f"{self.temp_dir}/big-{app_input.n}.bin"
@@ -51,5 +51,5 @@ class App(BaseApp):
                 file.write(b"x" * 1024 * 1024)
         return FileOutput(double=2 * app_input.n, file=File(path=path))
 
-    def answer(self, app_input: Input) -> Output:
+    def _answer(self, app_input: Input) -> Output:
         return Output(double=2 * app_input.n, attempt=self.context.metadata.attempt)
