@@ -57,10 +57,9 @@ async def measure(store: Store, callers: int, seconds: float) -> None:
     took = time.perf_counter() - began
     cpu = (time.process_time() - cpu) / len(times)
     cuts = statistics.quantiles(times, n=100)
-    print(
-        f"{callers:4d} callers: {len(times) / took:8.0f} ops/s  p50 {cuts[49] * 1000:6.2f} ms  p99 {cuts[98] * 1000:6.2f} ms"
-        f"  cpu {cpu * 1e6:5.0f} µs/op"
-    )
+    p50, p99 = cuts[49] * 1000, cuts[98] * 1000
+    print(f"{callers:4d} callers: {len(times) / took:8.0f} ops/s  p50 {p50:6.2f} ms  p99 {p99:6.2f} ms", end="")
+    print(f"  cpu {cpu * 1e6:5.0f} µs/op")
 
 
 async def main() -> None:

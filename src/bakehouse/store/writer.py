@@ -111,7 +111,7 @@ class Writer:
         try:
             self._transaction(batch)
         except Exception as error:
-            if len(batch) == 1 or isinstance(error, Unavailable):
+            if len(batch) == 1 or isinstance(error, Unavailable) or self._driver.lost(error):
                 _fail(batch, self._translated(error))
                 return
             for op in batch:
