@@ -52,14 +52,14 @@ class App(BaseApp):
         image = self._read_image(input_data.image)
         boxes = self._find_lines(image)
         self.logger.info("%d x %d pixels, %d lines found", image.shape[1], image.shape[0], len(boxes))
-        self.report_progress(0, len(boxes), "lines found")
+        self.report_progress(0, len(boxes), "reading")
         lines: list[Line] = []
         crops = self.engine.get_crop_img_list(image, boxes)
         for index, (box, crop) in enumerate(zip(boxes, crops, strict=True), start=1):
             line = self._read_line(box, crop)
             if line and line.score >= input_data.min_score:
                 lines.append(line)
-            self.report_progress(index, len(boxes), line.text if line else "nothing to read")
+            self.report_progress(index, len(boxes), "reading")
             yield self._output(lines, began)
         annotated = self._annotate(image, lines) if input_data.annotate else None
         yield self._output(lines, began, annotated)

@@ -190,8 +190,8 @@ class _Install:
             await self._pip([str(self.recipe.wheels.infsh), str(self.recipe.wheels.inferencesh)])
 
     async def _pip(self, wheels: list[str]) -> None:
-        files = {"--requirements": "requirements.txt", "--overrides": "overrides.txt"}
-        named = [part for flag, name in files.items() if (self.app_dir / name).is_file() for part in (flag, name)]
+        named = ["--requirements", "requirements.txt"] if _lines(self.recipe.requirements) else []
+        named += ["--overrides", "overrides.txt"] if _lines(self.recipe.overrides) else []
         python = str(self.path / "bin" / "python")
         # The environment is read-only later: without byte code now, every cold start would compile everything again.
         await self._uv(
