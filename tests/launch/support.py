@@ -185,10 +185,14 @@ class Bench:
         return found
 
 
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
 @asynccontextmanager
 async def bench(root: Path, **settings: Any) -> AsyncIterator[Bench]:
     """A started bench; at the end everything it began must be gone."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = _descriptors()
     made = Bench(root, **settings)
     await made.executor.start_up()
     try:
@@ -197,4 +201,4 @@ async def bench(root: Path, **settings: Any) -> AsyncIterator[Bench]:
         await made.executor.shut_down(0.0)
     assert made.leftovers() == []
     made.executor._pool.check_integrity()
-    assert len(os.listdir("/proc/self/fd")) <= before + 1, "descriptors leaked"
+    assert _descriptors() <= before + 1, "descriptors leaked"

@@ -11,6 +11,7 @@ from typing import Any
 
 from bakehouse.core.executor import Call, ExecutorEvent, Failure, Finished, OutputFile, Sink
 from bakehouse.core.ids import ulid
+from bakehouse.launch.process import remove_tree
 
 
 class Phase(IntEnum):
@@ -90,7 +91,10 @@ def _take_file(entry: dict[str, Any], outbox: Path, store: Path) -> OutputFile:
         raise OutputFileError(f"the output file {name!r} is not there: {os.strerror(error.errno or 0)}") from error
     # A link would make us read, with our rights, what the app itself may not.
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-        kept.unlink()
+        if stat.S_ISDIR(found.st_mode):
+            remove_tree(kept)
+        else:
+            kept.unlink()
         raise OutputFileError(f"the output file {name!r} is not a plain file")
     return OutputFile(
         pointer,

@@ -101,10 +101,12 @@ class Channel:
 
     def _readable(self) -> None:
         """One bounded read: a child that floods gets its turn and no more."""
-        self._read()
+        self.read()
 
-    def _read(self) -> bool:
+    def read(self) -> bool:
         """Read once and hand on what came; whether there may be more."""
+        if self._closed:
+            return False
         try:
             chunk = self._sock.recv(_READ_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -134,7 +136,7 @@ class Channel:
 
     def drain(self) -> None:
         """Hand on what the child had sent before it ended (at most what the socket's buffer holds)."""
-        while not self._closed and self._read():
+        while not self._closed and self.read():
             pass
 
     def _end(self, reason: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -55,6 +56,10 @@ _MOVES = {
 }
 
 
+_SHIM_SECONDS = 2.0
+"""How long a shim may take to end what it keeps."""
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """Why an instance is being ended by us, and what that means to the call that runs."""
@@ -103,6 +108,8 @@ class Instance:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._end: End | None = None
         self._failure: Failure | None = None
+        self._held: deque[CallState] = deque()
+        self._executing = 0
         self._running: CallState | None = None
         self._single = version.manifest.concurrency <= 1
         self._context = {
@@ -218,11 +225,30 @@ class Instance:
             "input": orjson.Fragment(task.input),
             "context": {"task_id": task.id, "session_id": task.session_id} | call.context | self._context,
         }
-        state.phase = Phase.SENT
         try:
             self._channel.send(message)
         except ValueError as error:
             self._leave(state, Finished(failure=Failure(f"the input is too large: {error}", "invalid_input")))
+            return
+        state.phase = Phase.SENT
+        self._held.append(state)
+        self._run_next()
+
+    def _run_next(self) -> None:
+        """Count the oldest calls that the child holds as running, as many as it runs at a time.
+
+        The child takes them up in order, and says so a little later, together with other things. Were we to wait for
+        that, a call that ends its process at once would seem never to have begun, and would be tried for ever.
+        """
+        while self._held and self._executing < self.member.need.slots:
+            state = self._running = self._held.popleft()
+            self._executing += 1
+            state.phase = Phase.RUNNING
+            state.started = self._loop.time()
+            if state.cancelling:
+                # Cancelled while it was held: the child knows, but the app may not heed.
+                self._force_after(state, self.keeper.settings.cancel_grace)
+            state.tell(Moved(TaskStatus.RUNNING))
 
     def send_item(self, state: CallState, item: dict[str, Any]) -> bool:
         """Hand an inbox item to a call; False when it is not running or the app does not read."""
@@ -268,9 +294,14 @@ class Instance:
     def _leave(self, state: CallState, outcome: Any, seconds: float | None = None) -> None:
         """The call is over: report, and free its place."""
         del self.calls[state.id]
-        if self._running is state:
+        if state.phase == Phase.RUNNING:
+            self._executing -= 1
             self._running = None
+        elif state.phase == Phase.SENT:
+            self._held.remove(state)
         state.finish(outcome)
+        if self._held and self.stage == Stage.READY:
+            self._run_next()
         self.keeper.call_left(self, state, seconds)
 
     # ---- what the child says -------------------------------------------------------------------------------
@@ -299,19 +330,6 @@ class Instance:
 
     def _on_failed(self, message: dict[str, Any]) -> None:
         self.fail(failure_of(message["error"], f"{message['stage']}_failed"))
-
-    def _on_started(self, message: dict[str, Any]) -> None:
-        state = self.calls.get(message["id"])
-        if state is None or state.phase != Phase.SENT:
-            return
-        state.phase = Phase.RUNNING
-        state.started = self._loop.time()
-        self._running = state
-        if state.cancelling:
-            # It was cancelled while the child took it up; the child knows, but may not heed.
-            self._force_after(state, self.keeper.settings.cancel_grace)
-        else:
-            state.tell(Moved(TaskStatus.RUNNING))
 
     def _on_log(self, message: dict[str, Any]) -> None:
         lines = [str(line) for line in message["lines"]]
@@ -401,12 +419,19 @@ class Instance:
             self._process.signal(signal.SIGTERM)
             self._kill_later(self.keeper.settings.term_grace)
         else:
-            self._process.signal(signal.SIGKILL)
+            self._process.kill()
+            self._kill_later(_SHIM_SECONDS)
 
     def _kill_later(self, seconds: float) -> None:
         assert self._process is not None
         self._stop_timers()
-        self._kill_timer = self._loop.call_later(seconds, self._process.signal, signal.SIGKILL)
+        self._kill_timer = self._loop.call_later(seconds, self._kill_now)
+
+    def _kill_now(self) -> None:
+        """Kill it; when its shim does not answer, the shim too, which ends everything below it."""
+        assert self._process is not None
+        self._process.kill()
+        self._kill_timer = self._loop.call_later(_SHIM_SECONDS, self._process.signal, signal.SIGKILL)
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._kill_timer):
@@ -462,7 +487,7 @@ _HANDLERS: dict[str, Callable[[Instance, dict[str, Any]], None]] = {
     "hello": Instance._on_hello,
     "ready": Instance._on_ready,
     "failed": Instance._on_failed,
-    "started": Instance._on_started,
+    "started": lambda instance, message: None,  # known already, see _run_next
     "log": Instance._on_log,
     "progress": Instance._on_progress,
     "partial": Instance._on_partial,

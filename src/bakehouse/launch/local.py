@@ -21,7 +21,7 @@ from bakehouse.launch.pool import Member, Need, Pool, Use, Wait, split_lane
 from bakehouse.launch.probe import describe
 from bakehouse.launch.process import remove_tree, sweep_marked
 from bakehouse.launch.surroundings import marker
-from bakehouse.launch.watch import Usage, usage
+from bakehouse.launch.watch import Reaper, Usage, usage
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class LocalExecutor:
         self._retry: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._reaper = Reaper()
         self._stopping = False
 
     # ---- the contract --------------------------------------------------------------------------------------
@@ -101,6 +102,7 @@ class LocalExecutor:
 
     async def start_up(self) -> None:
         """See `Executor.start_up`. Takes as long as the sweep and the trial of the isolation (well under a second)."""
+        self._reaper.become_subreaper()
         await asyncio.to_thread(self._sweep)
         self._watching = asyncio.create_task(self._watch())
 
@@ -340,6 +342,7 @@ class LocalExecutor:
                 found = await asyncio.to_thread(_usages, [(pid, limit) for _, pid, limit in watched])
                 for (instance, _, _), used in zip(watched, found, strict=True):
                     self._judge(instance, used)
+            await asyncio.to_thread(self._reaper.look)
             self._evict(loop.time())
 
     def _judge(self, instance: Instance, used: Usage) -> None:

@@ -51,7 +51,7 @@ class Member:
     memory: int
     gpus: tuple[int, ...] = ()
     ready_at: float | None = None
-    idle_since: float | None = None
+    idle_since: float = 0.0
     calls: int = 0
     session: str | None = None
     pace: float | None = None
@@ -62,8 +62,8 @@ class Member:
 
     @property
     def free(self) -> int:
-        """Calls that would execute at once."""
-        return max(0, self.need.slots - self.calls) if self.ready_at is not None else 0
+        """Calls that would execute at once, or as soon as it has started."""
+        return max(0, self.need.slots - self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Pool:
         mine = [member for member in self._lanes.get(base, {}).values() if member.session is None]
         free = [member for member in mine if member.free]
         if free:
-            return Use(max(free, key=lambda m: m.idle_since or 0.0).id)
+            return Use(max(free, key=lambda m: (m.ready_at is not None, m.idle_since)).id)
         if session is None:
             held = [m for m in mine if self._brisk(m) and m.calls < self.prefetch + m.need.slots]
             if held:
@@ -216,14 +216,14 @@ class Pool:
             for member in self.members.values()
             if member.idle
             and member.session is None
-            and now - (member.idle_since or now) >= (member.need.idle_timeout or self.idle_timeout)
+            and now - member.idle_since >= (member.need.idle_timeout or self.idle_timeout)
         ]
 
     def pressed(self) -> Member | None:
         """The idle instance to end because all together use more memory than they may, if any."""
         if self._memory() <= self.memory_budget:
             return None
-        return min(self._evictable(self.members.values()), key=lambda m: m.idle_since or 0.0, default=None)
+        return min(self._evictable(self.members.values()), key=lambda m: m.idle_since, default=None)
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless the indexes agree with the members and the bounds hold."""
@@ -267,7 +267,7 @@ class Pool:
         free = [gpu for gpu in self.gpus if gpu not in self._gpus_in_use()]
         coming = len(free)
         evict: list[str] = []
-        for member in sorted(self._others(base), key=lambda m: m.idle_since or 0.0):
+        for member in sorted(self._others(base), key=lambda m: m.idle_since):
             if room > 0 and memory >= need.memory and coming >= need.gpus:
                 break
             if self._may_go(member, now):
@@ -292,14 +292,13 @@ class Pool:
         return [member for member in members if member.idle and member.session is None]
 
     def _may_go(self, member: Member, now: float) -> bool:
-        young = now - (member.ready_at or now) < YOUNG
-        return not (young and now - (member.idle_since or now) < SETTLED)
+        return now >= _settled_at(member)
 
     def _next_settled(self, base: str, now: float) -> float | None:
         """When the first kept instance may go after all."""
-        times = [
-            min((m.ready_at or now) + YOUNG, (m.idle_since or now) + SETTLED)
-            for m in self._others(base)
-            if not self._may_go(m, now)
-        ]
-        return min(times, default=None)
+        return min((_settled_at(m) for m in self._others(base) if not self._may_go(m, now)), default=None)
+
+
+def _settled_at(member: Member) -> float:
+    """When an idle member has served or waited for long enough to be ended."""
+    return min((member.ready_at or 0.0) + YOUNG, member.idle_since + SETTLED)

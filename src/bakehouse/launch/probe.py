@@ -115,7 +115,7 @@ class _Probe:
 
     async def end(self) -> None:
         if self._process is not None:
-            self._process.signal(9)
+            self._process.kill()
             await self._ended.wait()
         if self._channel is not None:
             self._channel.close()

@@ -66,6 +66,10 @@ class Process:
             with contextlib.suppress(ProcessLookupError):  # ended, but the loop has not told us yet
                 signal.pidfd_send_signal(self._pidfd, signum)
 
+    def kill(self) -> None:
+        """Kill the app and all it started: the shim does it and ends; before it has begun, it ends itself."""
+        self.signal(signal.SIGUSR1)
+
     def drain_output(self) -> None:
         """Hand on what has been printed up to now."""
         for pipe in self._pipes:

@@ -65,7 +65,7 @@ def main() -> None:
         else:
             _become_app(plan)
     _let_go()
-    _forward_term(child)
+    _forward_signals(child)
     status = _wait_for(child)
     if not namespaces:
         _end_orphans()
@@ -90,7 +90,7 @@ def _be_init(plan: dict[str, Any]) -> None:
     if app == 0:
         _become_app(plan)
     _let_go()
-    _forward_term(app)
+    _forward_signals(app)
     status = _wait_for(app)
     # Process 1 cannot die of a signal that comes from inside, so a signal travels as a number above 128.
     os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else min(os.WEXITSTATUS(status), 127))
@@ -120,12 +120,15 @@ def _let_go() -> None:
     os.closerange(3, 4096)
 
 
-def _forward_term(child: int) -> None:
+def _forward_signals(child: int) -> None:
+    """SIGTERM goes to *child* as it is; SIGUSR1 kills it, so that we are still there to reap it."""
+
     def forward(signum: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.kill(child, signum)
+            os.kill(child, signal.SIGKILL if signum == signal.SIGUSR1 else signum)
 
     signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGUSR1, forward)
 
 
 def _wait_for(child: int) -> int:
