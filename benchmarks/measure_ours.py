@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.support.server import Server
 APPS = Path(__file__).parent / "apps"
 NOOP, TICKER = "local/bench-noop", "local/bench-ticker"
 COMPLETED = '"status":10'
+STANDARD = {"asyncio", "concurrent", "email", "json", "urllib", "logging", "sqlite", "http", "importlib"}
 
 
 class Ours:
@@ -82,11 +85,11 @@ class Ours:
         figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return {**figures, "memory": memory.series}
 
-    def profile(self, seconds: float, output: Path) -> list[tuple[float, str]]:
-        """Sample the server with py-spy while 64 callers drive it; returns (share, function), the largest first."""
+    def profile(self, seconds: float, output: Path) -> list[tuple[str, float, str]]:
+        """Sample the server with py-spy while 64 callers drive it; see `hottest` for what comes back."""
         spy = str(peers_python().with_name("py-spy"))
         command = [spy, "record", "--pid", str(self.server.pid), "--format", "raw", "--output", str(output)]
-        options = ["--duration", str(int(seconds)), "--rate", "200", "--native"]
+        options = ["--duration", str(int(seconds)), "--rate", "250", "--gil"]
         recorder = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.tasks(64, seconds + 2)
         _, complaint = recorder.communicate(timeout=seconds + 60)
@@ -95,13 +98,26 @@ class Ours:
         return hottest(output.read_text())
 
 
-def hottest(stacks: str, most: int = 25) -> list[tuple[float, str]]:
-    """Own time by function, of py-spy's raw format: ``frame;frame;frame count`` lines."""
-    counts: dict[str, int] = {}
+def hottest(stacks: str, most: int = 25) -> list[tuple[str, float, str]]:
+    """(kind, share, name) of py-spy's raw format, ``frame;frame;frame count`` lines; the largest of each kind first.
+
+    Kind ``room``: the innermost package that is not the standard library; ``function``: own time.
+    """
+    rooms: Counter[str] = Counter()
+    functions: Counter[str] = Counter()
     for line in stacks.splitlines():
-        frames, _, count = line.rpartition(" ")
-        leaf = frames.rsplit(";", 1)[-1]
-        counts[leaf] = counts.get(leaf, 0) + int(count)
-    total = sum(counts.values()) or 1
-    ordered = sorted(counts.items(), key=lambda item: -item[1])[:most]
-    return [(round(count / total, 4), name) for name, count in ordered]
+        text, _, count = line.rpartition(" ")
+        frames = text.split(";")
+        rooms[next(filter(None, map(package, reversed(frames))), "standard library")] += int(count)
+        functions[frames[-1]] += int(count)
+    total = sum(rooms.values()) or 1
+    counted = [("room", rooms), ("function", functions)]
+    return [(kind, round(n / total, 4), name) for kind, counts in counted for name, n in counts.most_common(most)]
+
+
+def package(frame: str) -> str:
+    """``bakehouse.store`` or ``fastapi`` of a frame ``name (path/file.py:line)``; empty for the standard library."""
+    match = re.search(r"\((?:.*site-packages/|.*/src/)?([a-z_]+)/(?:([a-z_]+)/)?", frame)
+    if match is None or match[1] in STANDARD:
+        return ""
+    return f"bakehouse.{match[2] or 'core'}" if match[1] == "bakehouse" else match[1]

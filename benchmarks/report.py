@@ -100,9 +100,9 @@ def sections(run: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
         ("Task streams", STREAM_HEAD, stream_rows(run)),
         ("Aims", AIM_HEAD, verdicts(run)),
     ]
-    if run.get("profile"):
-        shares = [[f"{share:.1%}", name] for share, name in run["profile"]]
-        found.append(("Where the server's time goes (own time, 64 callers)", ["share", "function"], shares))
+    for kind, title in (("room", "by innermost package"), ("function", "own time by function")):
+        shares = [[f"{share:.1%}", name] for which, share, name in run.get("profile", []) if which == kind]
+        found.append((f"Where the server's Python time goes at 64 callers, {title}", ["share", kind], shares))
     return [(title, head, rows) for title, head, rows in found if rows]
 
 

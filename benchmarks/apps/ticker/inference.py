@@ -1,4 +1,4 @@
-"""Publishes updates at a given rate: as deltas, which are never merged, or as progress with partial output."""
+"""Publishes updates at a given rate: as deltas, which are never merged, or as partial output."""
 
 import asyncio
 import time
@@ -35,7 +35,6 @@ async def ticks(input_data: TickInput) -> AsyncIterator[int]:
 class App(BaseApp):
     async def run(self, input_data: TickInput) -> AsyncIterator[TickOutput]:
         async for n in ticks(input_data):
-            self.report_progress(n, input_data.count)
             yield TickOutput(n=n)
 
     async def deltas(self, input_data: TickInput) -> AsyncIterator[TickOutput]:
