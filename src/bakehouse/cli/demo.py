@@ -43,6 +43,7 @@ def demo(home: Path | None, keep: bool) -> int:
     The server's data lies in *home*, or in a temporary directory that *keep* leaves in place.
     """
     console = Console(highlight=False)
+    console.soft_wrap = not console.is_terminal  # a file has no width
     console.print(Rule("[bold]Bakehouse"), "")
     try:
         with _data_directory(home, keep, console) as directory:
@@ -227,10 +228,11 @@ class _Demo:
 
     def _follow(self, client: Inference, params: dict[str, Any]) -> dict[str, Any]:
         """Run and show everything; the finished task. Raises Failure when it ends in anything but success."""
-        shown = 0
+        shown, states = 0, dict[str, None]()
         with Watch(self._console, partial=False) as watch:
             for update in client.run(params, stream=True):
                 watch.show(update)
+                states[status_text(update)] = None
                 lines = (update.get("partial_output") or {}).get("lines") or []
                 for line in lines[shown:]:
                     self._console.print(Text.assemble(("  ≈ ", "blue"), line["text"]))
@@ -238,6 +240,7 @@ class _Demo:
                 last = update
         if status_text(last) != "completed":
             raise Failure(f"{params['app']} {status_text(last)}: {last.get('error')}", Exit.FAILED)
+        self._done("states", " → ".join(states))
         return dict(client.get_task(last["id"]))
 
     # ---- how it looks -----------------------------------------------------------------------------------------
