@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from benchmarks.measure_peers import Figures, http_load
-from benchmarks.processes import ROOT, Memory, peers_python
+from benchmarks.processes import ROOT, Memory, cpu_seconds, peers_python
 from tests.support.server import Server
 
 APPS = Path(__file__).parent / "apps"
@@ -47,9 +47,13 @@ class Ours:
         headers = {"Authorization": f"Bearer {self.server.key}", "Prefer": "wait=30"}
         body = json.dumps({"app": NOOP, "input": {"n": 1}})
         url = f"{self.server.base_url}/apps/run"
+        before = cpu_seconds(self.server.pid)
         with Memory(self.server.pid) as memory:
             figures = http_load(url, body, callers, seconds, COMPLETED, headers)
-        return {**figures, "memory": memory.series}
+        after = cpu_seconds(self.server.pid)
+        server, instances = ((b - a) * 1000 / max(figures["count"], 1) for a, b in zip(before, after, strict=True))
+        cpu = {"server_cpu_ms": round(server, 3), "instance_cpu_ms": round(instances, 3)}
+        return {**figures, **cpu, "memory": memory.series}
 
     def _start(self, function: str, count: int, rate: float, delay: float) -> str:
         request = {

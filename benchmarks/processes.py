@@ -117,3 +117,14 @@ class Memory:
             own = self._root.memory_info().rss
             at = round(time.monotonic() - self._started, 1)
             self.series.append((at, round(own / 2**20, 1), round(children / 2**20, 1)))
+
+
+def cpu_seconds(pid: int) -> tuple[float, float]:
+    """Processor time that a process and its living descendants have used so far: (itself, descendants)."""
+    root = psutil.Process(pid)
+    own, children = root.cpu_times(), 0.0
+    for child in root.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended between the two looks
+            times = child.cpu_times()
+            children += times.user + times.system
+    return own.user + own.system, children

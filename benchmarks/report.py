@@ -59,6 +59,12 @@ def task_rows(run: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def cpu_rows(run: dict[str, Any]) -> list[Row]:
+    """What a task of ours costs in processor time, which says more than a rate on a machine that others use too."""
+    found = run["systems"].get(OURS, {})
+    return [[n, f"{it['server_cpu_ms']:.2f}", f"{it['instance_cpu_ms']:.2f}"] for n, it in found.items()]
+
+
 def stream_rows(run: dict[str, Any]) -> list[Row]:
     rows = []
     for name, found in run["streams"].items():
@@ -90,6 +96,7 @@ def verdicts(run: dict[str, Any]) -> list[Row]:
 
 
 TASK_HEAD = ["system", "callers", "tasks/s", "p50 ms", "p99 ms", "x LitServe", "errors"]
+CPU_HEAD = ["callers", "server ms", "instance ms"]
 STREAM_HEAD = ["streams", "updates/s", "delivered", "MB", "terminal events", "server MiB start/peak/end"]
 AIM_HEAD = ["aim", "wanted", "measured", ""]
 
@@ -97,6 +104,7 @@ AIM_HEAD = ["aim", "wanted", "measured", ""]
 def sections(run: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
     found = [
         ("One no-op call per request", TASK_HEAD, task_rows(run)),
+        ("Processor time of one task of ours", CPU_HEAD, cpu_rows(run)),
         ("Task streams", STREAM_HEAD, stream_rows(run)),
         ("Aims", AIM_HEAD, verdicts(run)),
     ]
