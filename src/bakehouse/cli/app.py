@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 import bakehouse
-from bakehouse.cli import database, doctor, keys, resources, run, server
+from bakehouse.cli import database, deploy, doctor, keys, options, resources, run, server
 from bakehouse.cli.failures import Exit, Failure
-from bakehouse.cli.remote import field_lines, refused
+from bakehouse.cli.remote import RemoteError, field_lines, refused
 from bakehouse.core.errors import BakehouseError
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def _bakehouse(
 
 
 app.command()(server.serve)
+app.command()(deploy.deploy)
 app.command()(run.run)
 app.add_typer(resources.apps, name="apps")
 app.add_typer(resources.tasks, name="tasks")
@@ -51,6 +52,17 @@ app.add_typer(resources.secrets, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 app.command()(doctor.doctor)
+
+
+@app.command()
+def demo(
+    home: options.Home = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the data directory in place.")] = False,
+) -> None:
+    """Start a server, deploy the example apps, run one on a real file, and stop."""
+    from bakehouse.cli.demo import demo as show
+
+    raise typer.Exit(show(home, keep))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,6 +86,8 @@ def _failure(error: Exception) -> Failure | None:
         return error
     if isinstance(error, BakehouseError):
         return Failure(error.detail, Exit.UNREACHABLE if error.status == 503 else Exit.USAGE)
+    if isinstance(error, RemoteError):
+        return refused(error.status, str(error))
     client = sys.modules.get("inferencesh")
     return None if client is None else _client_failure(error, client)
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+WIDE = 10_000
+
 
 class Output:
     """The two streams of one command."""
@@ -18,7 +20,9 @@ class Output:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._out = Console(highlight=False, soft_wrap=True)
+        # A program that reads a table must find its cells whole, however long the lines get.
+        width = None if sys.stdout.isatty() else WIDE
+        self._out = Console(highlight=False, soft_wrap=True, width=width)
 
     def result(self, data: Any, render: Callable[[Console], None] | None = None) -> None:
         """The command's result: as JSON, or as *render* draws it (indented JSON when it draws nothing)."""
@@ -34,7 +38,11 @@ class Output:
         """A list of things: the JSON array, or a table with *columns*."""
 
         def draw(console: Console) -> None:
-            table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+            first, *others = columns
+            table = Table(box=None, header_style="bold", pad_edge=False)
+            table.add_column(first, no_wrap=True, overflow="ignore")
+            for name in others:
+                table.add_column(name, overflow="fold")
             for item in data:
                 table.add_row(*(Text("" if cell is None else str(cell)) for cell in cells(item)))
             console.print(table, soft_wrap=False)

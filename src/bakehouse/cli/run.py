@@ -17,7 +17,7 @@ from bakehouse.cli.endpoint import Endpoint, find_endpoint
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.inputs import parse_files, parse_values
 from bakehouse.cli.output import Output
-from bakehouse.cli.remote import unreachable
+from bakehouse.cli.remote import refused
 from bakehouse.cli.watch import Watch, status_text
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def run(
             return
         ended = _follow(client, task["id"], output)
         output.result(ended, lambda console: _draw_output(console, ended))
+        if session == "new":
+            output.say(f"session {ended['session_id']}")
         if save is not None:
             for path in save_files(ended.get("output"), save, endpoint.url):
                 output.say(f"saved {path}")
@@ -174,7 +176,7 @@ def _download(client: httpx.Client, uri: str, directory: Path) -> Path:
             for piece in response.iter_bytes():
                 file.write(piece)
     except httpx.TransportError as error:
-        raise unreachable(uri, error) from error
+        raise refused(0, f"cannot fetch {uri}: {error}") from error
     return target
 
 
