@@ -51,7 +51,7 @@ class Output:
 
     def say(self, text: str, style: str = "") -> None:
         """Prose for a person; never part of the result."""
-        self.err.print(Text(text), style=style)
+        self.err.print(Text(text, style=style))
 
     def line(self, text: str) -> None:
         """One line of a text result, such as a log line."""

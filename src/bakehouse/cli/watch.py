@@ -55,21 +55,23 @@ class Watch:
             self._status = status
             self._tell_status(status)
         for line in update.get("logs") or ():
-            self._console.print(Text(f"  {line}"), style="dim")
+            self._console.print(Text(f"  {line}", style="dim"))
         self._show_progress(update.get("progress"))
         self._show_partial(update.get("partial_output"))
+
+    # Styles go on the texts, not on print(): that would colour the moving line below them too.
 
     def _show_attempt(self, update: Mapping[str, Any]) -> None:
         attempt = update.get("attempt") or 0
         if attempt > 1 and attempt != self._attempt:
-            self._console.print(f"attempt {attempt}", style="yellow")
+            self._console.print(Text(f"attempt {attempt}", style="yellow"))
         self._attempt = attempt
 
     def _tell_status(self, status: str) -> None:
         if self._bar is not None:
             self._bar.status(status)
         else:
-            self._console.print(Text(status), style=_STYLES.get(status, ""))
+            self._console.print(Text(status, style=_STYLES.get(status, "")))
 
     def _show_progress(self, progress: Mapping[str, Any] | None) -> None:
         if not progress:
@@ -91,7 +93,7 @@ class Watch:
         text = json.dumps(partial, ensure_ascii=False, default=str)
         if len(text) > PARTIAL_WIDTH:
             text = text[: PARTIAL_WIDTH - 1] + "…"
-        self._console.print(Text(f"  ≈ {text}"), style="blue")
+        self._console.print(Text(f"  ≈ {text}", style="blue"))
 
 
 class _Bar:
