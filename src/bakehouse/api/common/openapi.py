@@ -106,6 +106,7 @@ def document(
     content: dict[str, Any] | None = None,
     errors: tuple[int, ...] = (),
     status: int = 200,
+    empty: dict[int, str] | None = None,
     public: bool = False,
     parameters: list[dict[str, Any]] | None = None,
     request: dict[str, Any] | None = None,
@@ -113,7 +114,7 @@ def document(
     """Keyword arguments for a route decorator. ``name`` is the operation id.
 
     ``data`` is what the envelope holds; ``content`` replaces the answer's content where it is no envelope;
-    ``request`` replaces the request body where it is no JSON object; ``public`` needs no key.
+    ``empty`` names further answers without a body; ``request`` replaces the request body where it is no JSON object; ``public`` needs no key.
     """
     schema = reference(data) if isinstance(data, type) else (data or {})
     answer = content if content is not None else {"application/json": {"schema": enveloped(schema)}}
@@ -133,7 +134,11 @@ def document(
         "summary": summary,
         "status_code": status,
         "response_model": None,
-        "responses": {status: {"description": "Done", "content": answer}, **{code: _problem(code) for code in codes}},
+        "responses": {
+            status: {"description": "Done", "content": answer},
+            **{code: {"description": text} for code, text in (empty or {}).items()},
+            **{code: _problem(code) for code in codes},
+        },
         "openapi_extra": extra or None,
     }
 

@@ -187,7 +187,7 @@ async def get_status(request: Request, task_id: str) -> Response:
 
 
 _STREAM_CONTENT = {
-    "text/event-stream": {"schema": {"type": "string"}},
+    "text/event-stream": {"schema": {"description": "Server-sent events; the data of each is a task"}},
     "application/x-ndjson": {"schema": {"type": "string"}},
 }
 
@@ -196,6 +196,7 @@ _STREAM_CONTENT = {
     "/tasks/{task_id}/stream",
     **document(
         "streamTask", "Follow a task to its end", content=_STREAM_CONTENT, errors=(400, 404),
+        empty={204: "The task is over and the reader has seen it all"},
         parameters=[
             query("after", "Go on after this seq", {"type": "integer", "minimum": 0}),
             query("access_token", "The key, where headers cannot be set"),
