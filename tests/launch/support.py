@@ -118,7 +118,7 @@ class Bench:
         self.lost_sessions: list[tuple[str, str]] = []
         self.instance_lines: list[str] = []
         self.secrets: dict[str, str] = {}
-        defaults: dict[str, Any] = {"max_instances": 4, "cancel_grace": 1.0, "term_grace": 1.0, "stop_grace": 5.0}
+        defaults: dict[str, Any] = {"max_instances": 4, "cancel_grace": 1.0, "term_grace": 1.0, "stop_grace": 2.0}
         self.settings = LaunchSettings(self.home, **(defaults | settings))
         hooks = Hooks(
             prepare=self._prepare,

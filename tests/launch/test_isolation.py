@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ async def attempt(bench: Bench, expression: str) -> str:
 
 
 @pytest.fixture
-def neighbours(one: Bench) -> Bench:
+def neighbours(one: Bench) -> Iterator[Bench]:
     """A bench whose home holds what no app may touch."""
     for name in (
         "blobs/aa/file_other",
@@ -41,14 +43,15 @@ def neighbours(one: Bench) -> Bench:
         path = one.home / name
         path.parent.mkdir(parents=True)
         path.write_text("theirs")
-    return one
+    yield one
+    shutil.rmtree(one.home / "instances" / "inst_other")
 
 
 @pytest.mark.parametrize(
     "expression",
     [
         "open('{home}/bakehouse.db').read()",
-        "open('{home}/bakehouse.db', 'a').write('x')",
+        "open('{home}/bakehouse.db', 'r+').write('x')",
         "open('{home}/blobs/aa/file_other').read()",
         "open('{home}/instances/inst_other/work/note').read()",
         "open('{home}/versions/ver_other/app/a.py').read()",

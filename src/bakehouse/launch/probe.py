@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from bakehouse.launch.isolate import Places, make_plan
 from bakehouse.launch.process import Process, end_text, message_sockets, remove_tree, sweep_marked
 from bakehouse.launch.surroundings import app_argv, app_environ, marker
 from bakehouse.launch.watch import usage
+
+_EXIT_SECONDS = 2.0
 
 
 async def describe(
@@ -115,6 +118,10 @@ class _Probe:
 
     async def end(self) -> None:
         if self._process is not None:
+            if self._found.done() and not self._found.cancelled():
+                # It ends by itself now, and what it printed comes last.
+                with contextlib.suppress(TimeoutError):  # a thread of the app keeps it alive
+                    await asyncio.wait_for(self._ended.wait(), _EXIT_SECONDS)
             self._process.kill()
             await self._ended.wait()
         if self._channel is not None:

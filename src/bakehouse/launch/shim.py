@@ -34,6 +34,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS, _PR_CAPBSET_DROP = 1, 36, 38, 24
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID = 0x20000, 0x8000000, 0x10000000, 0x20000000
 _MS_NOSUID, _MS_NODEV, _MS_RDONLY, _MS_NOEXEC = 2, 4, 1, 8
+_MS_NOATIME, _MS_NODIRATIME = 1024, 2048
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
 
 # Landlock: the same numbers on every architecture that Python runs on here.
@@ -179,11 +180,11 @@ def _enter_namespaces(plan: dict[str, Any]) -> None:
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
     _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
     for directory, replacement in plan["hide"]:
-        _hide(directory, replacement, plan["keep"])
+        _hide(directory, replacement, plan["keep"], plan["write"])
     _mount("tmpfs", "/dev/shm", "tmpfs", _MS_NOSUID | _MS_NODEV, f"size={plan['shm']},mode=1777")
 
 
-def _hide(directory: str, replacement: str | None, keep: list[str]) -> None:
+def _hide(directory: str, replacement: str | None, keep: list[str], write: list[str]) -> None:
     """Cover *directory* with *replacement* (None: nothing, read-only); only what is in *keep* stays visible."""
     kept = [(path, os.open(path, os.O_PATH)) for path in keep if path.startswith(directory + "/")]
     if replacement is None:
@@ -194,8 +195,16 @@ def _hide(directory: str, replacement: str | None, keep: list[str]) -> None:
         _mount_point(path, fd)
         _mount(f"/proc/self/fd/{fd}", path, None, _MS_BIND | _MS_REC)
         os.close(fd)
+        if not any(path == top or path.startswith(top + "/") for top in write if top != directory):
+            _read_only(path)
     if replacement is None:
-        _mount(None, directory, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
+        _read_only(directory)
+
+
+def _read_only(path: str) -> None:
+    """Flags that the mount has already are kept: in a user namespace they may not be taken away."""
+    kept = os.statvfs(path).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME | _MS_NODIRATIME)
+    _mount(None, path, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
 
 
 def _mount_point(path: str, fd: int) -> None:
