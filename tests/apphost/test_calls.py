@@ -319,3 +319,45 @@ def test_one_call_at_a_time_by_default(apps: Children) -> None:
     child.final("c2")
     kinds = [(m["t"], m["id"]) for m in child.seen if m["t"] in ("started", "result")]
     assert kinds == [(kind, f"c{n}") for n in range(3) for kind in ("started", "result")]
+
+
+def test_progress_takes_numbers_only(apps: Children) -> None:
+    child = apps.serve(
+        """
+import fractions
+class App(BaseApp):
+    def run(self, input: BaseAppInput):
+        wrong = []
+        for value in ("many", None, float("nan")):
+            try:
+                self.report_progress(value, 2)
+            except (TypeError, ValueError) as error:
+                wrong.append(type(error).__name__)
+        self.report_progress(fractions.Fraction(1, 2), True)
+        return wrong
+"""
+    )
+    child.call()
+    assert child.final()["output"] == ["ValueError", "TypeError", "ValueError"]
+    (progress,) = (m for m in child.seen if m["t"] == "progress")
+    assert (progress["current"], progress["total"]) == (0.5, 1.0)
+
+
+def test_processes_of_multiprocessing_work(apps: Children) -> None:
+    child = apps.serve(
+        """
+import multiprocessing
+def double(n):
+    print("in the worker")
+    return 2 * n
+class App(BaseApp):
+    def run(self, input: BaseAppInput):
+        results = []
+        for method in ("fork", "spawn"):
+            with multiprocessing.get_context(method).Pool(1) as pool:
+                results.append(pool.map(double, [1, 2]))
+        return results
+"""
+    )
+    child.call()
+    assert child.final()["output"] == [[2, 4], [2, 4]]

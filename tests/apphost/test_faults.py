@@ -129,13 +129,14 @@ def test_an_unknown_function(apps: Children) -> None:
     assert (error["code"], error["message"]) == ("function_not_found", "there is no function 'jump'; the app has run")
 
 
-@pytest.mark.parametrize(("body", "status"), [("os._exit(7)", 7), ("os.kill(os.getpid(), 11)", -11)])
+@pytest.mark.parametrize(("body", "status"), [("os._exit(7)", 7), ("import ctypes; ctypes.string_at(0)", -11)])
 def test_a_call_that_kills_its_process_is_seen_as_the_end(apps: Children, body: str, status: int) -> None:
     child = apps.serve(
         MODELS + f"class App(BaseApp):\n    def run(self, input: In):\n        print('last')\n        {body}\n"
     )
     child.call()
     assert child.to_end() == status
+    assert child.lines() == ["last"], "what it said before is not lost"
     assert not [m for m in child.seen if m["t"] in ("result", "error")]
     if status < 0:
         assert b"Segmentation fault" in child.process.communicate()[1]
@@ -188,11 +189,12 @@ class App(BaseApp):
 
 def test_a_line_without_an_end_is_cut(apps: Children) -> None:
     child = apps.serve(
-        MODELS + "class App(BaseApp):\n    def run(self, input: In):\n        print('y' * 1_000_000, end='')\n"
+        MODELS + "class App(BaseApp):\n    def run(self, input: In):\n        print('y' * 100_000_000, end='')\n"
     )
     child.call()
     child.final()
-    assert sum(map(len, child.lines())) == 1_000_000
+    assert sum(map(len, child.lines())) == 100_000_000
+    assert max(map(len, child.lines())) <= 64 * 1024
 
 
 def test_garbage_from_the_server_ends_the_child_with_a_reason(apps: Children) -> None:

@@ -154,7 +154,10 @@ def test_download_into_a_folder(tmp_path: Path) -> None:
 
 
 def test_storage_folders_follow_the_environment(tmp_path: Path) -> None:
-    script = "import json; from infsh import StorageDir as S; print(json.dumps([S.DATA.value, str(S.TEMP.path), S.CACHE.value]))"
+    script = (
+        "import json; from infsh import StorageDir as S; "
+        "print(json.dumps([S.DATA.value, str(S.TEMP.path), S.CACHE.value]))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], env={"INFSH_TEMP_DIR": str(tmp_path / "t")}, capture_output=True, check=True
     )

@@ -12,6 +12,8 @@ import io
 import logging
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any, Callable
 
 from . import messages
@@ -20,6 +22,7 @@ from .channel import Channel, Ticker
 FLUSH_CHARS = 32 * 1024
 FLUSH_SECONDS = 0.02
 MAX_LINE_CHARS = 64 * 1024
+FRAME_LINES_CHARS = 1024 * 1024
 
 # The id of the call whose code runs here; empty in threads that the app made itself.
 current_task: contextvars.ContextVar[str] = contextvars.ContextVar("bakehouse_task", default="")
@@ -30,6 +33,26 @@ def _last_drawing(line: str) -> str:
     return line.rstrip("\r").rsplit("\r", 1)[-1]
 
 
+def _pieces(line: str) -> list[str]:
+    """An endless line in parts: a message has a size limit."""
+    if len(line) <= MAX_LINE_CHARS:
+        return [line]
+    return [line[at : at + MAX_LINE_CHARS] for at in range(0, len(line), MAX_LINE_CHARS)]
+
+
+def _portions(lines: list[str]) -> Iterator[list[str]]:
+    """Lines in portions that fit into a frame."""
+    portion: list[str] = []
+    size = 0
+    for line in lines:
+        size += len(line)
+        if size > FRAME_LINES_CHARS and portion:
+            yield portion
+            portion, size = [], len(line)
+        portion.append(line)
+    yield portion
+
+
 class _Buffer:
     """Complete lines by stream, in the order written, and the unfinished line of each stream."""
 
@@ -37,6 +60,7 @@ class _Buffer:
         self.segments: list[tuple[str, str | None, list[str]]] = []
         self.tails: dict[str, str] = {}
         self.size = 0
+        self.sent = 0.0
 
     def write(self, stream: str, text: str) -> None:
         tail = self.tails.get(stream, "")
@@ -48,6 +72,8 @@ class _Buffer:
         if len(rest) > MAX_LINE_CHARS:
             lines.append(rest)
             rest = ""
+        if len(text) > MAX_LINE_CHARS:
+            lines = [piece for line in lines for piece in _pieces(line)]
         self.tails[stream] = rest
         if lines:
             self.add(stream, None, lines)
@@ -96,7 +122,7 @@ class Capture:
         """One logging record, which may have several lines."""
         with self._lock:
             name, buffer = self._buffer(task_id)
-            buffer.add("log", level, text.split("\n"))
+            buffer.add("log", level, [piece for line in text.split("\n") for piece in _pieces(line)])
             self._after(name, buffer)
 
     def flush(self) -> None:
@@ -127,7 +153,10 @@ class Capture:
         return name, buffer
 
     def _after(self, name: str, buffer: _Buffer) -> None:
-        if buffer.size >= FLUSH_CHARS:
+        now = time.monotonic()
+        # What comes after a pause goes out at once: it may be the last that an app says before it crashes.
+        if buffer.size >= FLUSH_CHARS or (buffer.segments and now - buffer.sent >= FLUSH_SECONDS):
+            buffer.sent = now
             self._send(name, buffer)
             self._channel.flush()
         elif buffer.segments:
@@ -136,8 +165,9 @@ class Capture:
     def _send(self, name: str, buffer: _Buffer) -> None:
         segments, buffer.segments, buffer.size = buffer.segments, [], 0
         for stream, level, lines in segments:
-            frame = messages.encode(messages.log(name or None, stream, lines, level))
-            self._channel.post(frame, hold=True)
+            for portion in _portions(lines) if len(lines) > 1 else (lines,):
+                frame = messages.encode(messages.log(name or None, stream, portion, level))
+                self._channel.post(frame, hold=True)
 
 
 class _Stream(io.TextIOBase):

@@ -20,6 +20,14 @@ from .convert import to_model
 from .runner import Runner, Worker
 
 EXIT_GRACE = 2.0
+# Where the standard library and both SDKs put files.
+_FOLDERS = {
+    "TMPDIR": "temp",
+    "FILE_CACHE_DIR": "cache",
+    "INFSH_DATA_DIR": "work",
+    "INFSH_TEMP_DIR": "temp",
+    "INFSH_CACHE_DIR": "cache",
+}
 
 
 def main() -> int:
@@ -116,10 +124,8 @@ class Child:
         capture.install()
         atexit.register(self._last_words)
         process.on_terminate(self._terminate)
-        if hello["dirs"].get("cache"):
-            os.environ.setdefault("FILE_CACHE_DIR", hello["dirs"]["cache"])
-        if hello["dirs"].get("temp"):
-            os.environ["TMPDIR"] = hello["dirs"]["temp"]
+        dirs = hello["dirs"]
+        os.environ.update({variable: dirs[name] for variable, name in _FOLDERS.items() if dirs.get(name)})
 
     def _last_words(self) -> None:
         self._captured.finish_all()

@@ -69,7 +69,7 @@ class Outbox:
     def discard(self, files: list[messages.Message]) -> None:
         """Remove copies that no message will name."""
         for entry in files:
-            (self._folder / entry["name"]).unlink()
+            (self._folder / entry["name"]).unlink(missing_ok=True)
 
     def _dump(self, value: Any, function: Function) -> Any:
         if value is None and is_model(function.output_type):

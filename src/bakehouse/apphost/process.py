@@ -72,6 +72,8 @@ def after_fork(channel: socket.socket) -> None:
 
     def in_child() -> None:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with contextlib.suppress(OSError):  # an app that closed every descriptor itself did this already
             os.close(channel.detach())
 

@@ -116,7 +116,7 @@ class Runner:
     def open(self, app: Any) -> None:
         """Setup is done: start what has arrived. Files that setup left in the temp directory stay."""
         self.app = app
-        with contextlib.suppress(FileNotFoundError):  # the app may remove its own directory
+        with contextlib.suppress(OSError):  # the app may remove its own directory
             self._kept = {path.name for path in self._temp.iterdir()}
         with self._lock:
             self._open = True
@@ -162,11 +162,14 @@ class Runner:
         return None
 
     def report_progress(self, current: float, total: float, message: str | None = None) -> None:
-        """``self.report_progress``: raises ``ValueError`` for what JSON cannot say; does nothing outside of a call."""
+        """``self.report_progress``: does nothing outside of a call.
+
+        Raises ``TypeError`` or ``ValueError`` for what is no finite number.
+        """
         call = self.current()
         if call is not None:
             frame = messages.encode(
-                messages.progress(call.id, current, total, None if message is None else str(message))
+                messages.progress(call.id, _number(current), _number(total), None if message is None else str(message))
             )
             self._update(call, "progress", frame, [])
 
@@ -385,7 +388,8 @@ class Runner:
         self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _clean_temp(self) -> None:
-        with contextlib.suppress(FileNotFoundError):  # the app may remove what is its own meanwhile
+        # What cannot be removed (the app may also do so itself meanwhile) is left for the end of the instance.
+        with contextlib.suppress(OSError):
             for path in list(self._temp.iterdir()):
                 if path.name in self._kept:
                     continue
@@ -393,6 +397,11 @@ class Runner:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink()
+
+
+def _number(value: Any) -> float:
+    """Numbers of numpy and the like become plain ones; an int stays one."""
+    return value if type(value) in (int, float) else float(value)
 
 
 def _known(call: Call) -> Function:
