@@ -136,12 +136,14 @@ class Environments:
         cache.mkdir(parents=True, exist_ok=True)
         uv_bin = uv.find_uv_bin()
         env = {**self._environ, "HOME": str(temp), "TMPDIR": str(temp), "UV_CACHE_DIR": str(cache)}
+        certificates = [Path(env[key]) for key in ("SSL_CERT_FILE", "SSL_CERT_DIR") if key in env]
+        tools = [Path(uv_bin), recipe.interpreter.parent.parent, recipe.wheels.infsh, recipe.wheels.inferencesh]
         process = await self._spawn(
             [uv_bin, *argv],
             env=env,
             cwd=app_dir,
             writable=[path, cache, temp],
-            readable=[app_dir, recipe.wheels.infsh.parent, Path(uv_bin).parent, recipe.interpreter.parent.parent],
+            readable=[app_dir, *tools, *certificates],
         )
         return await run_tool(process, log)
 

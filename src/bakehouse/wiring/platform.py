@@ -40,6 +40,7 @@ from bakehouse.service.tasks import QueueLimits, Tasks
 from bakehouse.service.webhooks import Webhooks, WebhookSettings
 from bakehouse.settings import Settings
 from bakehouse.store import open_store
+from bakehouse.wiring.tools import isolated_spawn
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +121,7 @@ class Platform:
             fetch_package=self._package,
             describe=self.launcher.describe,
             machine=self.machine,
+            spawn=isolated_spawn(_launch_settings(settings)),
         )
         build = BuildExecutor(self.builder, self.apps.version_built)
         self.executors: dict[str, Executor] = {"app": self.launcher, "build": build}
