@@ -88,8 +88,10 @@ def run(
     deadline = Deadline(timeout, api.clock)
     # Somebody who watches wants the stream from the first moment; everybody else one round trip.
     seconds = 0 if observers else int(deadline.left(WAIT_SECONDS))
-    task = yield from start(api, params, seconds)
-    return (yield from finish(api, task, options=options, deadline=deadline, observers=observers))
+    accepted = yield from start(api, params, seconds)
+    task = yield from finish(api, accepted, options=options, deadline=deadline, observers=observers)
+    task.messages = accepted.messages  # what the server remarks on the request, it says only once
+    return task
 
 
 def finish(

@@ -21,7 +21,6 @@ LONGEST_PATH = 4096
 SHORTEST_BASE64 = 16
 
 _DATA_URI = re.compile(r"data:(?P<type>[\w.+-]+/[\w.+-]+)?(?P<parameters>(?:;[\w.+-]+=[^;,]*)*)(?P<base64>;base64)?,")
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,9 @@ def is_file_object(value: Any) -> bool:
 
 
 def remote_uri(file: Any) -> str | None:
-    """The URL of a ``File`` that needs no upload; None for one that does."""
-    local = file.path and _is_regular_file(str(file.path))
-    uri = file.uri
-    return str(uri) if uri and not local and _SCHEME.match(str(uri)) and not str(uri).startswith("file://") else None
+    """The URL of a ``File`` that the server can fetch by itself; None for one that must be uploaded."""
+    uri = str(file.uri or "")
+    return uri if uri.startswith(("http://", "https://")) else None
 
 
 def _is_regular_file(text: str) -> bool:
