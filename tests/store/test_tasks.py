@@ -98,8 +98,8 @@ async def test_an_illegal_move_is_refused(store: SqlStore) -> None:
     assert await store.write(move(task, S.UPLOADING))
     task = await store.get_task(task.id, None)
     assert not await store.write(move(task, S.RUNNING))
+    backwards = (moved(5, S.COMPLETED, 1), moved(6, S.RUNNING, 1))
     with pytest.raises(Conflict):
-        backwards = (moved(5, S.COMPLETED, 1), moved(6, S.RUNNING, 1))
         store.write(TaskWrite(task.id, 1, backwards, status=S.RUNNING))
 
 

@@ -18,10 +18,11 @@ def open_store(url: str, *, clock: Clock | None = None, migrate: bool = True) ->
     """
     from bakehouse.store.sql import SqlStore
 
-    return SqlStore(_driver(url), clock or SystemClock(), migrate=migrate)
+    return SqlStore(driver_for(url), clock or SystemClock(), migrate=migrate)
 
 
-def _driver(url: str) -> Driver:
+def driver_for(url: str) -> Driver:
+    """The driver behind *url*. Raises NotConfigured."""
     scheme, _, rest = url.partition("://")
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         from bakehouse.store.sqlite import SqliteDriver

@@ -7,7 +7,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, Integer, Select, SmallInteger, Table, and_, false, func, or_, select, true
+from sqlalchemy import (
+    BigInteger,
+    Float,
+    Integer,
+    Select,
+    SmallInteger,
+    Table,
+    and_,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.sql.elements import ColumnElement
 
 from bakehouse.core.errors import Invalid
@@ -43,6 +57,7 @@ def list_page(connection: Connection, listing: Listing, scope: Condition, query:
     """One page of the rows in *scope*, newest first unless *query* sorts otherwise."""
     where = [scope, *(_condition(listing, item, i) for i, item in enumerate(query.filters))]
     if query.search:
+        _text(query.search, "/search")
         where.append(or_(*(_has(listing.table.c[name], query.search, fold=True) for name in listing.search)))
     order = _order(listing, query)
     back = query.direction == "prev"
@@ -97,6 +112,7 @@ def _after(
     back: bool,
 ) -> Select[Any]:
     """Only rows behind the one that *cursor* names."""
+    _text(cursor, "/cursor")
     row = connection.one(select(*(column for column, _ in order)).where(scope, listing.table.c.id == cursor))
     if row is None:
         raise Invalid.at("/cursor", f"{cursor!r} names no item of this list; start again without it")
@@ -144,7 +160,7 @@ def _condition(listing: Listing, item: Filter, index: int) -> Condition:
     if item.operator in _MATCH:
         if _numeric(column) or not isinstance(item.value, str):
             raise Invalid.at(f"{path}/value", f"{item.operator} compares text with text")
-        return _MATCH[item.operator](column, item.value)
+        return _MATCH[item.operator](column, _text(item.value, f"{path}/value"))
     if item.operator not in _COMPARE:
         raise Invalid.at(f"{path}/operator", f"unknown operator {item.operator!r}")
     if item.value is None:
@@ -168,18 +184,32 @@ def _value(column: ColumnElement[Any], value: Any, path: str) -> Any:
     """*value* as the column holds it: states by name, times as RFC 3339, true and false as 1 and 0."""
     name = str(getattr(column, "name", ""))
     if not _numeric(column):
-        if not isinstance(value, str) or "\0" in value:
+        if not isinstance(value, str):
             raise Invalid.at(path, f"{name} is compared with text")
-        return value
-    if isinstance(value, bool):
-        return int(value)
-    if isinstance(value, int) or (isinstance(value, float) and isinstance(column.type, Float)):
+        return _text(value, path)
+    if isinstance(value, int):
+        if abs(value) >= 1 << 63:
+            raise Invalid.at(path, "a number of at most 64 bits is needed")
+        return literal(int(value), BigInteger())  # else PostgreSQL would refuse what does not fit the column
+    if isinstance(value, float) and isinstance(column.type, Float):
         return value
     if isinstance(value, str) and name == "status" and value.upper() in TaskStatus.__members__:
         return int(TaskStatus[value.upper()])
     if isinstance(value, str) and name.endswith("_at"):
         return _micros(value, path)
     raise Invalid.at(path, f"{name} is compared with a number")
+
+
+def _text(value: str, path: str) -> str:
+    """*value* if a database's text can hold it."""
+    if "\0" in value or not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise Invalid.at(path, "not valid Unicode") from None
+        if "\0" in value:
+            raise Invalid.at(path, "a NUL character is in no text here")
+    return value
 
 
 def _micros(value: str, path: str) -> int:
