@@ -190,5 +190,5 @@ async def test_calls_beyond_the_machines_room_wait_in_line(tmp_path: Path) -> No
         )
         apps = [small.app(slow), small.app(slow)]
         calls = [small.call(apps[n % 2]) for n in range(4)]
-        assert small.executor.capacity(small.lane(apps[0])).ready == 0
+        assert [small.executor.capacity(small.lane(app)).ready for app in apps] == [0, 0]
         await asyncio.gather(*(call.output() for call in calls))

@@ -226,3 +226,15 @@ def _call(pool: Pool, lane: str, name: str, now: float) -> None:
         pool.gone(victim)
     if isinstance(decision, Start):
         pool.took(grow(pool, name, base, now, ready=False, gpus=decision.gpus), session)
+
+
+def test_while_others_wait_for_room_a_lane_uses_only_what_is_idle() -> None:
+    pool = make(max_instances=3)
+    member = grow(pool, "1", "a")
+    pool.took(member, None)
+    pool.ended(member, 0.0, seconds=0.015)
+    assert pool.capacity("a", 0.0, crowded=True) == Capacity(1, 0)
+    pool.took(member, None)
+    assert pool.capacity("a", 0.0, crowded=True) == Capacity(0, 0)
+    assert pool.capacity("b", 0.0, crowded=True) == Capacity(0, 0)
+    assert pool.capacity("b/session/ses_1", 0.0, crowded=True) == Capacity(0, 0)

@@ -94,7 +94,7 @@ def describe_isolation(isolation: str = "auto") -> list[str]:
         told.append(f"files: apps can read whatever this server's user can (Landlock: {offer().reasons['landlock']})")
     if not offer().namespaces:
         told.append(
-            "processes: apps see other processes and local sockets, share /tmp, and what they leave behind is swept "
+            "processes: apps see other processes and local sockets, have no /tmp, and what they leave behind is swept "
             f"instead of ended by the kernel (namespaces: {offer().reasons['namespaces']})"
         )
     return told

@@ -56,10 +56,10 @@ class LocalExecutor:
     # ---- the contract --------------------------------------------------------------------------------------
 
     def capacity(self, lane: str) -> Capacity:
-        """See `Executor.capacity`. Calls that wait here for room leave none for others."""
-        if self._stopping or self._unplaced:
+        """See `Executor.capacity`."""
+        if self._stopping:
             return Capacity(0)
-        return self._pool.capacity(lane, asyncio.get_running_loop().time())
+        return self._pool.capacity(lane, asyncio.get_running_loop().time(), crowded=bool(self._unplaced))
 
     def on_capacity(self, wake: Callable[[], None]) -> None:
         """See `Executor.on_capacity`."""
@@ -281,9 +281,8 @@ class LocalExecutor:
             call, sink = self._unplaced.pop(task_id)
             if not self._place(call, sink):
                 self._unplaced[task_id] = (call, sink)
-        if not self._unplaced:
-            for wake in self._wakes:
-                wake()
+        for wake in self._wakes:
+            wake()
 
     # ---- what instances tell -------------------------------------------------------------------------------
 

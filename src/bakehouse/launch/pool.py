@@ -170,11 +170,14 @@ class Pool:
         """The instance that *session* owns."""
         return self._sessions.get(session)
 
-    def capacity(self, lane: str, now: float) -> Capacity:
-        """How many more calls of *lane* (with its session, if any) fit now."""
+    def capacity(self, lane: str, now: float, *, crowded: bool = False) -> Capacity:
+        """How many more calls of *lane* (with its session, if any) fit now.
+
+        ``crowded``: calls wait for room, so nobody else may start an instance or keep a busy one from becoming idle.
+        """
         base, session = split_lane(lane)
         if session is not None:
-            return self._session_capacity(base, session, now)
+            return self._session_capacity(base, session, now, crowded)
         ready = held = 0
         brisk = False
         for member in self._lanes.get(base, {}).values():
@@ -183,16 +186,18 @@ class Pool:
                 if self._brisk(member):
                     brisk = True
                     held += max(0, self.prefetch + member.need.slots - max(member.calls, member.need.slots))
+        if crowded:
+            return Capacity(ready)
         if not self._trivial(base):
             ready += self._startable(base, now)
         return Capacity(ready, held if brisk else 0)
 
-    def _session_capacity(self, base: str, session: str, now: float) -> Capacity:
+    def _session_capacity(self, base: str, session: str, now: float, crowded: bool) -> Capacity:
         member = self._sessions.get(session)
         if member is not None:
             return Capacity(member.free)
         # One call decides which instance the session owns; the next ones go there.
-        return Capacity(min(1, self.capacity(base, now).ready))
+        return Capacity(min(1, self.capacity(base, now, crowded=crowded).ready))
 
     def place(self, lane: str, now: float) -> Decision:
         """Where a call of *lane* goes."""

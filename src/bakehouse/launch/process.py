@@ -117,13 +117,12 @@ def message_sockets() -> tuple[socket.socket, socket.socket]:
 
 def remove_tree(path: Path) -> None:
     """Delete an instance's directory, whatever permissions the app left. What stays goes at the next start."""
-
-    def retry(function: Callable[[str], object], name: str, _error: BaseException) -> None:
-        with contextlib.suppress(OSError):  # the sweep at the next start tries again
-            Path(name).parent.chmod(0o700)
-            function(name)
-
-    shutil.rmtree(path, onerror=lambda function, name, info: retry(function, name, info[1]))
+    shutil.rmtree(path, ignore_errors=True)
+    if path.exists():
+        for folder, _, _ in os.walk(path):
+            with contextlib.suppress(OSError):  # the second removal shows what is left
+                Path(folder).chmod(0o700)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sweep_marked(marker: str) -> int:
