@@ -182,7 +182,7 @@ class App(BaseApp):
     lines += sum(len(m["lines"]) for m in child.seen if m["t"] == "log")
     size = lines * 100
     assert size == 100_000_000
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     final = next(m for m in child.seen if m["t"] == "result")
     assert final["output"]["grown_kib"] < 32 * 1024
 

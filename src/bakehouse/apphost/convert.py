@@ -6,6 +6,7 @@ import math
 import mimetypes
 import secrets
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
 
@@ -86,6 +87,11 @@ class Outbox:
             and derives(type(value), "BaseAppOutput")
         ):
             del plain["output_meta"]  # a field of the SDK that the app left alone
+        if is_model(type(value)) and _holds_none(plain):
+            # pydantic writes NaN as null where a field's type is Any: look at what stood there.
+            place = _lost_number(plain, value.model_dump(), "")
+            if place is not None:
+                raise CallError("invalid_output", f"{function.name}() returned nan or infinity at {place}")
         return plain
 
     def _take_files(self, value: Any, pointer: str, files: list[messages.Message]) -> Any:
@@ -122,6 +128,25 @@ class Outbox:
 
 
 _NESTED = (dict, list)
+
+
+def _holds_none(plain: Any) -> bool:
+    items = plain.values() if isinstance(plain, dict) else plain if isinstance(plain, list) else ()
+    return any(item is None or (type(item) in _NESTED and _holds_none(item)) for item in items)
+
+
+def _lost_number(plain: Any, python: Any, where: str) -> str | None:
+    """Where *plain* says null and *python* held a float; None if nowhere."""
+    if plain is None:
+        return where if isinstance(python, float) else None
+    if isinstance(plain, dict) and isinstance(python, dict):
+        pairs: Iterable[tuple[Any, Any]] = ((key, python.get(key)) for key in plain)
+        found = (_lost_number(plain[key], item, f"{where}/{key}") for key, item in pairs)
+    elif isinstance(plain, list) and isinstance(python, (list, tuple)):
+        found = (_lost_number(a, b, f"{where}/{i}") for i, (a, b) in enumerate(zip(plain, python)))
+    else:
+        return None
+    return next((place for place in found if place is not None), None)
 
 
 def _escape(key: str) -> str:

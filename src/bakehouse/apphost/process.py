@@ -15,7 +15,8 @@ from typing import Callable
 
 FD_VARIABLE = "BAKEHOUSE_FD"
 TERMINATED = 143
-_TERM_GRACE = 2.0
+_TERM_GRACE = 1.0
+_MANY = 65535
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,8 +33,10 @@ def open_socket() -> socket.socket:
 
 def close_descriptors(keep: int) -> None:
     """Close all but 0, 1, 2 and ``keep``: nothing that leaked from the server may reach the app."""
-    listed = Path("/proc/self/fd")
-    highest = max(int(entry.name) for entry in listed.iterdir()) if listed.is_dir() else 65535
+    try:
+        highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    except OSError:
+        highest = _MANY  # no /proc, or the isolation hides it
     os.closerange(3, keep)
     os.closerange(keep + 1, highest + 1)
 

@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,11 @@ class Metadata(BaseModel):
     task_id: Optional[str] = None
     team_id: Optional[str] = None
     user_id: Optional[str] = None
+
+    def update(self, other: Union[dict[str, Any], BaseModel]) -> None:
+        """Take over the fields of ``other``."""
+        for name, value in (other.model_dump() if isinstance(other, BaseModel) else other).items():
+            setattr(self, name, value)
 
 
 class BaseAppInput(BaseModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import fcntl
+import functools
 import hashlib
 import mimetypes
 import os
@@ -92,8 +93,14 @@ def _download(url: str, target: Path) -> None:
                 raise RuntimeError(f"cannot download {url}: {error}") from error
 
 
+@functools.lru_cache(maxsize=1)
+def _client(_process: int) -> httpx.Client:
+    """One per process: making a client costs more than a small download, and a fork must not share connections."""
+    return httpx.Client(follow_redirects=True, timeout=TIMEOUT_SECONDS)
+
+
 def _stream(url: str, target: Path) -> None:
-    with httpx.stream("GET", url, follow_redirects=True, timeout=TIMEOUT_SECONDS) as response:
+    with _client(os.getpid()).stream("GET", url) as response:
         response.raise_for_status()
         with target.open("wb") as file:
             for chunk in response.iter_bytes():
