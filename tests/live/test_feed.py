@@ -102,7 +102,7 @@ async def test_a_closed_feed_is_forgotten_and_a_remote_one_can_come_home() -> No
     live = MemoryLive()
     remote = live.open(task(), remote=True)
     claimed = task()
-    assert live.open(claimed) is remote and not remote.remote and remote.task is claimed
+    assert live.open(claimed) is remote and not remote.remote and remote.task is not claimed
     reader = remote.subscribe()
     assert live.streams == 1
     reader.close()

@@ -199,6 +199,13 @@ class Server:
         task = self.data(self.api.post("/apps/run", json=request, headers={"Prefer": f"wait={wait:g}"}))
         return task if task["status"] in TERMINAL else self.wait(task["id"], wait)
 
+    def new_owner(self, name: str) -> str:
+        """A key of another owner, made on the machine as an operator does."""
+        command = [sys.executable, "-c", "from bakehouse.cli import main; main()", "keys", "create", "--owner", name]
+        home = ["--home", str(self.home), *(["--database", self._database] if self._database else []), "--json"]
+        done = subprocess.run([*command, *home], capture_output=True, check=True)
+        return str(json.loads(done.stdout)["key"])
+
     def task(self, task_id: str) -> dict[str, Any]:
         return dict(self.data(self.api.get(f"/tasks/{task_id}")))
 

@@ -17,9 +17,9 @@ class MemoryLive:
         if feed is None:
             feed = self.feeds[task.id] = Feed(task, remote=remote)
         elif feed.remote and not remote:
-            # This server took over a task that it had only watched: the feed goes on with the claimed row.
+            # This server took over a task that it had only watched. What the feed has shown stays what it was, so
+            # that the taker publishes all that came since.
             feed.remote = False
-            feed.task = task
         return feed
 
     def latest(self, task_id: str) -> Feed | None:

@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -62,7 +63,12 @@ class App(BaseApp):
         return Output(value="printed")
 
     def garbage_on_the_socket(self, app_input: Input) -> Output:
-        os.write(int(os.environ["BAKEHOUSE_FD"]), b"\xff" * 64)
+        for descriptor in range(3, 64):
+            try:
+                if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                    os.write(descriptor, b"\xff" * 64)
+            except OSError:
+                continue
         time.sleep(60)
         return Output()
 
