@@ -16,7 +16,6 @@ from bakehouse.store.base import ListQuery
 from bakehouse.store.sql import SqlStore
 from tests.store.samples import NOW, claimed, make_app, make_file, make_session, make_version, queued
 
-
 # ---- identity -------------------------------------------------------------------------------------------------
 
 

@@ -108,6 +108,8 @@ async def test_closing_commits_what_waits(open_another: OpenStore) -> None:
     await store.close()
     with pytest.raises(Unavailable):
         await store.accept(make_task(), WAITING)
+    with pytest.raises(Unavailable):
+        await store.write(TaskWrite("task_x", 1, (logged(4, S.RUNNING),)))
     again = await open_another()
     assert await again.count_queued() == 20
 

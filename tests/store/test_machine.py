@@ -137,12 +137,12 @@ def machine(url: str, examples: int, steps: int) -> None:
 
 
 def test_random_stories_on_sqlite() -> None:
-    machine("", 25, 30)
+    machine("", 20, 25)
 
 
 def test_random_stories_on_postgres(postgres: Postgres) -> None:
     url = postgres.create_database()
-    machine(url, 12, 30)
+    machine(url, 12, 25)
     postgres.drop_database(url)
 
 

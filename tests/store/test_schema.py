@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import subprocess
 import sys
@@ -13,13 +14,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
 
 from bakehouse.core.errors import Conflict
 from bakehouse.store import open_store
 from bakehouse.store import schema as schemas
 from bakehouse.store.choice import driver_for
 from bakehouse.store.driver import Driver
-from bakehouse.store.schema import MIGRATIONS, revision, upgrade
+from bakehouse.store.schema import MIGRATIONS, create, revision, upgrade
 from bakehouse.store.tables import HEAD, metadata
 from tests.store.samples import queued
 
@@ -32,18 +34,17 @@ def driver(store_url: str) -> Driver:
 def structure(driver: Driver) -> list[Any]:
     """Tables and indexes as the database itself writes them down."""
     queries = {
-        "sqlite": "SELECT tbl_name, name, sql FROM sqlite_master WHERE tbl_name <> 'alembic_version'",
+        "sqlite": "SELECT tbl_name, name, sql FROM sqlite_master",
         "postgresql": "SELECT c.table_name, c.column_name, concat_ws(' ', data_type, is_nullable, column_default) "
-        "FROM information_schema.columns c WHERE table_schema = 'public' AND table_name <> 'alembic_version' UNION "
-        "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' "
-        "AND tablename <> 'alembic_version'",
+        "FROM information_schema.columns c WHERE table_schema = 'public' UNION "
+        "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
     }
     connection = driver.connect(writer=True)
     try:
         rows = connection.plain(queries[driver.dialect.name]).fetchall()
     finally:
         connection.raw.close()
-    return sorted((table, name, sorted((sql or "").replace(",", " ").split())) for table, name, sql in rows)
+    return sorted((table, name, sorted(re.findall(r"[^\s(),]+", sql or ""))) for table, name, sql in rows)
 
 
 def test_a_migrated_schema_is_a_fresh_one(driver: Driver) -> None:
@@ -53,9 +54,11 @@ def test_a_migrated_schema_is_a_fresh_one(driver: Driver) -> None:
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         metadata.drop_all(connection)
-        metadata.create_all(connection)
+        connection.execute(text("DROP TABLE alembic_version"))
     engine.dispose()
+    create(driver)
     assert structure(driver) == migrated
+    assert revision(driver) == HEAD
     assert len(migrated) > 20
 
 
@@ -114,3 +117,14 @@ async def test_an_older_schema_is_backed_up_and_migrated(tmp_path: Path, monkeyp
 def test_no_driver_is_imported_unless_chosen(module: str) -> None:
     code = f"import sys, {module}; sys.exit('psycopg' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_schema_is_made_whole_or_not_at_all(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas, "_VERSION_TABLE", "not a statement")
+    with pytest.raises(DatabaseError):
+        create(driver)
+    assert structure(driver) == []
+    monkeypatch.undo()
+    create(driver)
+    create(driver)
+    assert revision(driver) == HEAD

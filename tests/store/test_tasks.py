@@ -100,7 +100,7 @@ async def test_an_illegal_move_is_refused(store: SqlStore) -> None:
     assert not await store.write(move(task, S.RUNNING))
     backwards = (moved(5, S.COMPLETED, 1), moved(6, S.RUNNING, 1))
     with pytest.raises(Conflict):
-        store.write(TaskWrite(task.id, 1, backwards, status=S.RUNNING))
+        await store.write(TaskWrite(task.id, 1, backwards, status=S.RUNNING))
 
 
 async def test_the_end_clears_lease_and_snapshot(store: SqlStore) -> None:

@@ -20,6 +20,10 @@ class Driver(ABC):
     begin: str
     begin_snapshot: str
     """Begins a read that sees one state of the database throughout."""
+    begin_alone: str
+    """Run first in the transaction that changes the schema: it waits for any other such transaction."""
+    versioned: str
+    """Answers a row when the database has the table of the schema's revision."""
     inline_reads: bool
     """Whether a point read is so short that it may run on the event loop."""
 

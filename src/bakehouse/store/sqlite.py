@@ -37,6 +37,8 @@ class SqliteDriver(Driver):
     errors = sqlite3.Error
     begin = "BEGIN IMMEDIATE"
     begin_snapshot = "BEGIN"
+    begin_alone = "BEGIN IMMEDIATE"
+    versioned = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
     inline_reads = True
 
     def __init__(self, path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from sqlalchemy import and_, bindparam, delete, func, insert, or_, select, update
 
-from bakehouse.core.errors import Conflict
+from bakehouse.core.errors import BakehouseError, Conflict
 from bakehouse.core.file import TaskFile
 from bakehouse.core.task import Event, InboxItem, QueuedTask, Task, TaskStatus, TaskWrite, check_move
 from bakehouse.store import hot
@@ -68,7 +68,13 @@ class TaskRoom(SqlRoom):
         return claimed
 
     def write(self, write: TaskWrite, *, lazy: bool = False) -> asyncio.Future[bool]:
-        return self._submit(hot.Write(write), lazy=lazy)
+        try:
+            return self._submit(hot.Write(write), lazy=lazy)
+        except BakehouseError as error:
+            # Whoever calls this waits for the future only.
+            refused: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            refused.set_exception(error)
+            return refused
 
     async def save_snapshots(self, snapshots: Sequence[tuple[str, int, str]]) -> None:
         if snapshots:
