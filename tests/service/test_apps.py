@@ -54,6 +54,20 @@ async def test_what_is_missing(here: Platform, ref: str) -> None:
         await here.apps.resolve(await here.caller(), ref=ref)
 
 
+async def test_a_version_keeps_its_package(here: Platform) -> None:
+    who = await here.caller()
+    uri = await here.upload(who, package("name: echo"))
+    version = (await here.apps.deploy(who, DeploySpec(uri))).version
+    uploaded = await here.files.by_uri(uri)
+    assert uploaded is not None
+    await here.files.delete(who, uploaded.id)
+    kept = await here.files.get(who, version.package_file_id)
+    assert (await here.files.local(kept)).read_bytes() == package("name: echo")
+    with pytest.raises(Conflict):
+        await here.files.delete(who, kept.id)
+    assert (await here.files.list_files(who, ListQuery())).items == []
+
+
 async def test_the_same_content_is_the_same_version(here: Platform) -> None:
     who, version = await here.caller(), await ready(here)
     again = await here.deploy(who, "name: echo")

@@ -141,6 +141,19 @@ async def test_the_sweep_removes_what_nobody_knows(here: Platform) -> None:
     assert len((await here.files.list_files(who, ListQuery())).items) == 1
 
 
+async def test_old_files_expire(here: Platform) -> None:
+    who = await here.caller()
+    await here.deploy(who, "name: echo")
+    await here.upload(who, b"public", public=True)
+    private = await here.upload(who, b"private")
+    assert await here.files.expire(here.clock.now() - 1_000_000) == 0
+    here.clock.moved = 10
+    assert await here.files.expire(here.clock.now() - 1_000_000) == 2, "the private file and the uploaded package"
+    assert await here.files.by_uri(private) is None
+    assert [file.public for file in (await here.files.list_files(who, ListQuery())).items] == [True]
+    assert await here.files.expire(here.clock.now()) == 0
+
+
 @pytest.mark.parametrize(
     ("name", "clean"),
     [

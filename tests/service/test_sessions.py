@@ -98,6 +98,14 @@ async def test_a_lost_instance_ends_its_session(here: Platform, who: Caller, app
         await here.sessions.check(who, session_id, *app)
 
 
+async def test_a_restart_ends_what_lived_in_memory(here: Platform, who: Caller, app: tuple[App, Version]) -> None:
+    session_id = await here.sessions.open(who, *app, None)
+    assert await here.sessions.instances_lost() == 1
+    with pytest.raises(Gone, match="restarted"):
+        await here.sessions.check(who, session_id, *app)
+    assert await here.sessions.instances_lost() == 0
+
+
 async def test_sessions_of_others_are_not_there(here: Platform, who: Caller, app: tuple[App, Version]) -> None:
     session_id = await here.sessions.open(who, *app, None)
     other = await here.caller("other")

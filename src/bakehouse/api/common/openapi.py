@@ -114,7 +114,8 @@ def document(
     """Keyword arguments for a route decorator. ``name`` is the operation id.
 
     ``data`` is what the envelope holds; ``content`` replaces the answer's content where it is no envelope;
-    ``empty`` names further answers without a body; ``request`` replaces the request body where it is no JSON object; ``public`` needs no key.
+    ``request`` replaces the request body where it is no JSON object; ``empty`` names further answers without a body;
+    ``public`` needs no key.
     """
     schema = reference(data) if isinstance(data, type) else (data or {})
     answer = content if content is not None else {"application/json": {"schema": enveloped(schema)}}
