@@ -111,11 +111,11 @@ class TestRepeating:
     def test_a_post_without_key_is_not_repeated(self) -> None:
         network = Network([BROKEN])
         with pytest.raises(ConnectionFailed):
-            network.play(network.api.call("POST", "/files", body={}))
+            network.play(network.api.call("POST", "/tasks/x/inbox", body={}))
 
     def test_unless_it_was_never_sent(self) -> None:
         network = Network([REFUSED, ok([])])
-        assert network.play(network.api.call("POST", "/files", body={})) == []
+        assert network.play(network.api.call("POST", "/tasks/x/inbox", body={})) == []
 
     def test_a_server_that_is_away_is_told_after_the_last_try(self) -> None:
         network = Network([REFUSED] * 4)

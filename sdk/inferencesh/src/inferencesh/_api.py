@@ -23,6 +23,9 @@ MAX_PAUSE = 60.0
 
 BUSY = (429, 502, 503, 504)
 
+_HARMLESS = ("/list", "/cancel", "/keepalive", "/files")
+"""Ends of paths whose POST may be sent twice: an upload that is announced and never sent expires by itself."""
+
 log = logging.getLogger("inferencesh")
 
 
@@ -95,7 +98,7 @@ class Api:
     ) -> Request:
         """An authorised request. *path* begins with a slash; of *query* what is None is left out.
 
-        POST is taken as not repeatable unless it carries an ``Idempotency-Key`` or only reads (``.../list``).
+        POST is taken as not repeatable unless it carries an ``Idempotency-Key`` or ends as `_HARMLESS` says.
         """
         found = {name: value for name, value in (query or {}).items() if value is not None}
         url = self.settings.base_url + path + (f"?{urlencode(found)}" if found else "")
@@ -107,7 +110,7 @@ class Api:
             **(headers or {}),
         }
         content = None if body is None else dumps(body, "the request")
-        repeatable = method != "POST" or "Idempotency-Key" in all_headers or path.endswith(("/list", "/cancel"))
+        repeatable = method != "POST" or "Idempotency-Key" in all_headers or path.endswith(_HARMLESS)
         return Request(method, url, all_headers, content, timeout or self.settings.timeout, repeatable)
 
     def call(self, method: str, path: str, **options: Any) -> Flow[Any]:
