@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bakehouse.build.builder import Builder, BuildSettings
+from bakehouse.build.builder import Builder, BuildSettings, Describe
 from bakehouse.build.executor import BuildExecutor
 from bakehouse.build.machine import Machine
 from bakehouse.build.process import Spawn, spawn_plain
@@ -150,15 +150,16 @@ class Bench:
         self.fetched += 1
         return self.packages[version.id]
 
-    def builder(self, spawn: Spawn = spawn_plain, probe_timeout: float = 30.0) -> Builder:
-        settings = BuildSettings(home=self.home, environ=os.environ, probe_timeout=probe_timeout, wheels=self.wheels)
-        return Builder(
-            settings,
-            fetch_package=self.fetch,
-            describe=describe_by_import,
-            machine=Machine(8 * 10**9),
-            spawn=spawn,
+    def builder(
+        self, spawn: Spawn = spawn_plain, probe_timeout: float = 30.0, describe: Describe = describe_by_import
+    ) -> Builder:
+        settings = BuildSettings(
+            home=self.home,
+            environ=os.environ,
+            probe_timeout=probe_timeout,
+            wheels=self.wheels,
         )
+        return Builder(settings, fetch_package=self.fetch, describe=describe, machine=Machine(8 * 10**9), spawn=spawn)
 
 
 class Log:

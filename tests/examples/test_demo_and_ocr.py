@@ -96,8 +96,9 @@ def test_ocr_reads_the_page_and_marks_its_lines(client: Inference) -> None:
 def test_ocr_s_setup_choice_gets_an_instance_of_its_own(client: Inference) -> None:
     page = EXAMPLES / "ocr" / "page.png"
     params = {"app": "ocr", "input": {"image": page, "annotate": False}}
+    client.run(params)
     fast = Watched(client, params)
-    assert not any("models loaded" in line for line in fast.logs), "the instance of the test before is warm"
+    assert not any("models loaded" in line for line in fast.logs), "the second run meets a warm instance"
     accurate = Watched(client, {**params, "setup": {"detail": "accurate"}})
     assert any("detail accurate" in line for line in accurate.logs)
     assert accurate.output["text"] == fast.output["text"]
