@@ -110,6 +110,8 @@ class Capture:
         root = logging.getLogger()
         root.addHandler(_Handler(self))
         root.setLevel(logging.INFO)
+        # It tells every request at INFO, with the secret part of a file's address.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
 
     def write(self, stream: str, text: str) -> None:
         """Text as printed; lines are cut here."""
