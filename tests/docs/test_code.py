@@ -10,6 +10,7 @@ A page is a story: its blocks run in order, in one folder and one namespace.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.support.server import Server
 
 RUN = ("python", "console")
 STORIES = [page for page in PAGES if any(block.language in RUN or "file" in block.options for block in blocks(page))]
-NOT_HERE = ("make ", "bakehouse serve", "pip install", "git clone", "cd ")
+NOT_HERE = ("make ", "bakehouse serve")
 """Beginnings of commands that set up what the tests have already, or that do not end."""
 
 
@@ -59,6 +60,13 @@ def _run_commands(block: Block) -> None:
             continue
         done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, f"{block.where}: $ {command}\n{done.stdout}{done.stderr}"
+
+
+def test_the_list_of_operations_is_what_the_server_says(bakehouse_server: Server) -> None:
+    page = (ROOT / "docs/http.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE))
+    paths = bakehouse_server.api.get("/openapi.json").json()["paths"]
+    assert listed == {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 def test_pages_with_code_are_found() -> None:

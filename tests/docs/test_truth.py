@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 import bakehouse
+from bakehouse.build.manifest import _InfYml
 from bakehouse.core import errors
+from bakehouse.core.app import Manifest
+from bakehouse.core.errors import BakehouseError
 from bakehouse.core.task import TaskStatus
 from bakehouse.settings import Settings, load_settings
 from bakehouse.settings.table import with_table
@@ -71,13 +74,23 @@ def test_the_table_of_statuses_is_the_code() -> None:
 def test_the_table_of_errors_is_the_code() -> None:
     page = (ROOT / "docs/http.md").read_text(encoding="utf-8")
     rows = {(int(status), code) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page, re.MULTILINE)}
-    kinds = [errors.BakehouseError, *errors.BakehouseError.__subclasses__()]
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, BakehouseError)]
     assert {(kind.status, kind.code) for kind in kinds} <= rows
+
+
+def test_the_table_of_manifest_keys_is_the_code() -> None:
+    part = (ROOT / "docs/apps.md").read_text(encoding="utf-8").partition("## inf.yml")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", part, re.MULTILINE)
+    assert {name for name, _ in rows} == set(_InfYml.model_fields)
+    shown = {name: default.strip("` ") for name, default in rows}
+    told = Manifest(name="x")
+    for name in ("category", "kernel", "concurrency", "retries", "shared", "visibility"):
+        assert shown[name] == str(getattr(told, name)).lower(), name
 
 
 def _words_in_code() -> set[str]:
     sources = (path.read_text(encoding="utf-8") for path in (ROOT / "src/bakehouse").rglob("*.py"))
-    return {word for text in sources for word in re.findall(r"\baction=\"(\w+)\"", text)}
+    return {word for text in sources for word in re.findall(r"\"?\baction\"?(?:=|: )\"(\w+)\"", text)}
 
 
 def test_the_list_of_log_actions_is_the_code() -> None:

@@ -151,10 +151,22 @@ class Settings(BaseModel):
 
     # Keeping
     retention_tasks: Number = Field(
-        30, ge=0, json_schema_extra={"unit": "days"}, description="How long finished tasks are kept; 0 keeps them."
+        30,
+        ge=0,
+        json_schema_extra={"unit": "days"},
+        description="How long finished tasks and their logs are kept; 0 keeps them for ever.",
     )
     retention_files: Number = Field(
-        30, ge=0, json_schema_extra={"unit": "days"}, description="How long files of tasks are kept; 0 keeps them."
+        0,
+        ge=0,
+        json_schema_extra={"unit": "days"},
+        description="How long files are kept, unless they are public; 0 keeps them until they are deleted.",
+    )
+    retention_files: Number = Field(
+        30,
+        ge=0,
+        json_schema_extra={"unit": "days"},
+        description="How long files are kept that are neither public nor packages; 0 keeps them for ever.",
     )
 
     # Logs
