@@ -117,6 +117,7 @@ class Bench:
         (self.home / "bakehouse.db").write_text("everybody's tasks")
         self.lost_sessions: list[tuple[str, str]] = []
         self.instance_lines: list[str] = []
+        self._said = asyncio.Event()
         self.secrets: dict[str, str] = {}
         defaults: dict[str, Any] = {"max_instances": 4, "cancel_grace": 1.0, "term_grace": 1.0, "stop_grace": 2.0}
         self.settings = LaunchSettings(self.home, **(defaults | settings))
@@ -124,9 +125,19 @@ class Bench:
             prepare=self._prepare,
             environ=self._environ,
             session_lost=lambda session, reason: self.lost_sessions.append((session, reason)),
-            instance_log=lambda instance, version, stream, lines: self.instance_lines.extend(lines),
+            instance_log=self._instance_log,
         )
         self.executor = LocalExecutor(self.settings, hooks)
+
+    def _instance_log(self, instance: str, version: str, stream: str, lines: list[str]) -> None:
+        self.instance_lines.extend(lines)
+        self._said.set()
+
+    async def instance_said(self, line: str) -> None:
+        """Wait until *line* was printed to no call."""
+        while line not in self.instance_lines:
+            self._said.clear()
+            await self._said.wait()
 
     async def _prepare(self, version: Version) -> Environment:
         return Environment(Path(sys.executable), self.home / "versions" / version.id / "app")

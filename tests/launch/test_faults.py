@@ -329,20 +329,24 @@ async def test_the_kernel_enforces_file_size_and_cpu_time(
 
 
 @pytest.mark.parametrize(
-    "trick",
+    ("trick", "name", "pointer"),
     [
-        "os.symlink('/etc/hostname', target)",
-        "os.symlink('../../../bakehouse.db', target)",
-        "os.mkdir(target)",
-        "os.mkfifo(target)",
+        ("os.symlink('/etc/hostname', target)", "trap", "/text"),
+        ("os.symlink('../../../bakehouse.db', target)", "trap", "/text"),
+        ("os.mkdir(target)", "trap", "/text"),
+        ("os.mkfifo(target)", "trap", "/text"),
+        ("open(target, 'w')", "trap", "/elsewhere"),
+        ("open(target, 'w')", "trap", "text"),
+        ("open(target, 'w')", "../work/../../../bakehouse.db", "/text"),
+        ("open(target, 'w')", "absent", "/text"),
     ],
 )
-async def test_an_output_file_that_is_not_a_plain_file_is_refused(one: Bench, trick: str) -> None:
+async def test_an_output_file_that_the_app_made_up_is_refused(one: Bench, trick: str, name: str, pointer: str) -> None:
     """The app speaks for the host: it forges the message that names an output file."""
     source = SPOIL + body(
         "target = os.path.join(os.getcwd(), '..', 'outbox', 'trap')",
         trick,
-        "entry = {'pointer': '/text', 'name': 'trap', 'filename': 'f', 'content_type': 'x/y', 'size': 1}",
+        f"entry = {{'pointer': {pointer!r}, 'name': {name!r}, 'filename': 'f', 'content_type': 'x/y', 'size': 1}}",
         "message = {'t': 'result', 'id': self.context.task_id + '.1', 'output': {'text': None}, 'files': [entry]}",
         "data = json.dumps(message).encode()",
         "spoil(struct.pack('>I', len(data)) + data)",
@@ -351,3 +355,18 @@ async def test_an_output_file_that_is_not_a_plain_file_is_refused(one: Bench, tr
     failure = await failure_of(one.call(one.app(source)))
     assert failure.code == "output_file"
     assert list((one.home / "outbox").iterdir()) == []
+
+
+async def test_what_an_idle_instance_prints_is_bounded(one: Bench) -> None:
+    source = """
+    class App(BaseApp):
+        def run(self, data: In) -> Out:
+            subprocess.Popen(["/bin/sh", "-c", "while ! test -e go; do :; done; yes | head -c 3000000; touch done"])
+            return Out()
+    """
+    await one.call(one.app(source)).output()
+    (instance,) = one.executor.instances.values()
+    (one.home / "instances" / instance.id / "work" / "go").touch()
+    await asyncio.wait_for(one.instance_said("it prints too much: lines are dropped"), 30)
+    await one.executor.shut_down(0.0)
+    assert sum(map(len, one.instance_lines)) < 1_000_000

@@ -65,23 +65,48 @@ def failure_of(error: dict[str, Any], code: str | None = None) -> Failure:
 def finished_with(message: dict[str, Any], outbox: Path, store: Path) -> Finished:
     """The outcome that a ``result`` message means: its output, with its files taken out of the app's reach."""
     try:
-        return Finished(message["output"], take_files(message["files"], outbox, store))
+        return Finished(message["output"], take_files(message, outbox, store))
     except OutputFileError as error:
         return Finished(failure=Failure(str(error), code="output_file"))
 
 
 class OutputFileError(Exception):
-    """The child named an output file that is not a plain file of its outbox."""
+    """The child named an output file that is not a plain file of its outbox, or a place that its output lacks."""
 
 
-def take_files(entries: list[dict[str, Any]] | None, outbox: Path, store: Path) -> list[OutputFile]:
-    """Move the named files from *outbox* to *store* (same file system), so that the app cannot swap them any more."""
-    return [_take_file(entry, outbox, store) for entry in entries or ()]
+def take_files(message: dict[str, Any], outbox: Path, store: Path) -> list[OutputFile]:
+    """Move the files of an output from *outbox* to *store* (same file system): the app cannot swap them any more."""
+    taken: list[OutputFile] = []
+    try:
+        for entry in message.get("files") or ():
+            if not isinstance(entry, dict) or not _is_null_at(message["output"], entry.get("pointer")):
+                raise OutputFileError("the app named an output file for a place that its output does not have")
+            taken.append(_take_file(entry, outbox, store))
+    except OutputFileError:
+        for file in taken:
+            file.path.unlink()
+        raise
+    return taken
+
+
+def _is_null_at(value: Any, pointer: object) -> bool:
+    """Whether JSON pointer *pointer* leads to a null of *value*."""
+    if not isinstance(pointer, str) or (pointer and not pointer.startswith("/")):
+        return False
+    for part in pointer.split("/")[1:]:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, list) and key.isascii() and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        elif isinstance(value, dict) and key in value:
+            value = value[key]
+        else:
+            return False
+    return value is None
 
 
 def _take_file(entry: dict[str, Any], outbox: Path, store: Path) -> OutputFile:
-    name, pointer = entry.get("name"), entry.get("pointer")
-    if not isinstance(name, str) or not isinstance(pointer, str) or not name or "/" in name or name in (".", ".."):
+    name = entry.get("name")
+    if not isinstance(name, str) or not name or "/" in name or "\0" in name or name in (".", ".."):
         raise OutputFileError(f"the app named an impossible output file: {name!r}")
     kept = store / f"out_{ulid()}"
     try:
@@ -97,7 +122,7 @@ def _take_file(entry: dict[str, Any], outbox: Path, store: Path) -> OutputFile:
             kept.unlink()
         raise OutputFileError(f"the output file {name!r} is not a plain file")
     return OutputFile(
-        pointer,
+        entry["pointer"],
         kept,
         str(entry.get("filename") or name)[:255],
         str(entry.get("content_type") or "application/octet-stream")[:255],

@@ -6,10 +6,7 @@ import asyncio
 import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
@@ -29,57 +26,17 @@ from bakehouse.core.executor import (
     Yielded,
 )
 from bakehouse.core.task import TaskStatus
-from bakehouse.launch.base import Environment, Hooks, LaunchSettings
+from bakehouse.launch.base import Environment
 from bakehouse.launch.calls import CallState, OutputFileError, Phase, failure_of, finished_with, take_files
 from bakehouse.launch.channel import Channel
 from bakehouse.launch.isolate import ISOLATION_FAILED, Places, make_plan
+from bakehouse.launch.keeper import MOVES, End, Keeper, OperatorLog, Stage
 from bakehouse.launch.pool import Member
 from bakehouse.launch.process import Process, end_text, message_sockets
 from bakehouse.launch.surroundings import app_argv, app_environ
 
-
-class Stage(IntEnum):
-    """``PREPARING``: no process yet. ``STARTING``: until its hello. Then ``setup``, ready, asked to stop, ended."""
-
-    PREPARING = 0
-    STARTING = 1
-    SETTING_UP = 2
-    READY = 3
-    STOPPING = 4
-    DEAD = 5
-
-
-_MOVES = {
-    Stage.PREPARING: TaskStatus.PREPARING,
-    Stage.STARTING: TaskStatus.SERVING,
-    Stage.SETTING_UP: TaskStatus.SETTING_UP,
-}
-
-
 _SHIM_SECONDS = 2.0
 """How long a shim may take to end what it keeps."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Why an instance is being ended by us, and what that means to the call that runs."""
-
-    reason: str
-    code: str = "instance_lost"
-    retry: bool = True
-
-
-class Keeper(Protocol):
-    """Who owns instances and hears of their changes."""
-
-    settings: LaunchSettings
-    hooks: Hooks
-    store: Path
-
-    def instance_ready(self, instance: Instance) -> None: ...
-    def call_left(self, instance: Instance, state: CallState, seconds: float | None) -> None: ...
-    def instance_leaving(self, instance: Instance) -> None: ...
-    def instance_gone(self, instance: Instance) -> None: ...
 
 
 class Instance:
@@ -109,6 +66,7 @@ class Instance:
         self._end: End | None = None
         self._failure: Failure | None = None
         self._held: deque[CallState] = deque()
+        self._log = OperatorLog(self._loop, lambda *told: keeper.hooks.instance_log(self.id, version.id, *told))
         self._executing = 0
         self._running: CallState | None = None
         self._single = version.manifest.concurrency <= 1
@@ -196,7 +154,7 @@ class Instance:
 
     def _enter(self, stage: Stage) -> None:
         self.stage = stage
-        move = _MOVES.get(stage)
+        move = MOVES.get(stage)
         if move is not None:
             for state in self.calls.values():
                 state.tell(Moved(move))
@@ -210,7 +168,7 @@ class Instance:
         if self.stage == Stage.READY:
             self._send(state)
         else:
-            state.tell(Moved(_MOVES.get(self.stage, TaskStatus.SERVING)))
+            state.tell(Moved(MOVES.get(self.stage, TaskStatus.SERVING)))
         return state
 
     def _send(self, state: CallState) -> None:
@@ -347,7 +305,7 @@ class Instance:
             for state in self.calls.values():
                 state.tell(Logged(stream, lines))
         else:
-            self.keeper.hooks.instance_log(self.id, self.version.id, stream, lines)
+            self._log.add(stream, lines)
 
     def _on_progress(self, message: dict[str, Any]) -> None:
         state = self.calls.get(message["id"])
@@ -359,7 +317,7 @@ class Instance:
         if state is None:
             return
         try:
-            files = take_files(message.get("files"), self._places.outbox, self.keeper.store)
+            files = take_files(message, self._places.outbox, self.keeper.store)
         except OutputFileError as error:
             state.tell(Logged("system", [f"a partial output was dropped: {error}"]))
         else:

@@ -15,8 +15,9 @@ from bakehouse.core.executor import Call, Capacity, Failure, Finished, Returned,
 from bakehouse.core.ids import new_id
 from bakehouse.launch.base import Hooks, LaunchSettings
 from bakehouse.launch.calls import CallState
-from bakehouse.launch.instance import End, Instance
+from bakehouse.launch.instance import Instance
 from bakehouse.launch.isolate import Places, describe_isolation, offer
+from bakehouse.launch.keeper import End
 from bakehouse.launch.pool import Member, Need, Pool, Use, Wait, split_lane
 from bakehouse.launch.probe import describe
 from bakehouse.launch.process import remove_tree, sweep_marked
