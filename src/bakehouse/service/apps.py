@@ -110,10 +110,11 @@ class Apps:
         self._check_resources(manifest.resources)
         if spec.name and spec.name != manifest.name:
             warnings = [*warnings, f"the name is {manifest.name!r}, as inf.yml says"]
-        version = self._new_version(caller, digest, record.id, manifest)
+        version = self._new_version(caller, digest, manifest)
         app, stored = await self._store.create_version(await self._new_app(caller, spec, manifest, version), version)
         self._resolved.clear()
         if stored.build_task_id == version.build_task_id:
+            await self._files.keep_package(record, stored.package_file_id)
             await self._build(caller, app, stored, make_current=not spec.preserve_current)
         elif stored.status == "ready" and not spec.preserve_current:
             app = await self._point(app, stored)
@@ -127,7 +128,7 @@ class Apps:
                 code="forbidden",
             )
 
-    def _new_version(self, caller: Caller, digest: str, file_id: str, manifest: Manifest) -> Version:
+    def _new_version(self, caller: Caller, digest: str, manifest: Manifest) -> Version:
         version_id = new_id("ver")
         return Version(
             id=version_id,
@@ -137,7 +138,7 @@ class Apps:
             digest=digest,
             status="building",
             created_at=self._clock.now(),
-            package_file_id=file_id,
+            package_file_id=new_id("file"),
             manifest=manifest,
             label=manifest.label,
             build_task_id=new_id("task"),

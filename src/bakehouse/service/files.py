@@ -13,7 +13,7 @@ import mimetypes
 import re
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,11 +25,13 @@ from bakehouse.core.file import FileRecord, TaskFile
 from bakehouse.core.identity import Caller
 from bakehouse.core.ids import new_id
 from bakehouse.service.keyfile import ServerSecret
-from bakehouse.store.base import ListQuery, Page, Store
+from bakehouse.store.base import Filter, ListQuery, Page, Store
 
 _CONTENT_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:;[\x20-\x7e]{0,200})?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
 _CAPABILITY = r"[A-Za-z0-9_-]{32}"
+PACKAGE = "package"
+"""The category of packages that versions keep for themselves."""
 DEFAULT_TYPE = "application/octet-stream"
 
 
@@ -108,7 +110,7 @@ class Files:
             raise Forbidden("this upload URL has expired; ask for a new one with POST /files", code="forbidden")
         record = await self._store.get_file(id=file_id)
         # A key per upload: two uploads at once never mix, the first one to finish is the file.
-        key = f"{file_id}_{secrets.token_hex(4)}"
+        key = _blob_key(file_id)
         blob = await self._blobs.put(key, chunks, limit=self._settings.max_upload)
         stored = False
         try:
@@ -166,15 +168,41 @@ class Files:
         return record
 
     async def list_files(self, caller: Caller, query: ListQuery) -> Page:
-        """The caller's files, newest first."""
-        return await self._store.list_files(caller.owner_id, query)
+        """The caller's files, newest first, without the packages that versions of apps keep for themselves."""
+        filters = (*query.filters, Filter("category", "neq", PACKAGE))
+        return await self._store.list_files(caller.owner_id, replace(query, filters=filters))
 
     async def delete(self, caller: Caller, file_id: str) -> FileRecord:
         """Delete the file: its URI is dead at once. NotFound."""
-        record = await self._store.delete_file(file_id, caller.owner_id)
+        record = await self.get(caller, file_id)
+        if record.category == PACKAGE:
+            raise Conflict("this is the package of an app's version and goes with the app")
+        await self._delete(record)
+        return record
+
+    async def _delete(self, record: FileRecord) -> None:
+        # The record first: a file that is listed can be fetched.
+        await self._store.delete_file(record.id, record.owner_id)
         if record.blob_key is not None:
             await self._blobs.delete(record.blob_key)
-        return record
+
+    # ---- packages ---------------------------------------------------------------------------------------------
+    async def keep_package(self, record: FileRecord, file_id: str) -> None:
+        """Keep a copy of an uploaded package as the file *file_id*, out of its owner's reach: environments and
+        instances are made from it again whenever they are missing."""
+        blob = await self._blobs.put_file(_blob_key(file_id), await self.local(record), limit=record.size or 0)
+        copy = replace(
+            record,
+            id=file_id,
+            capability=secrets.token_urlsafe(24),
+            public=False,
+            category=PACKAGE,
+            created_at=self._clock.now(),
+            upload_expires_at=None,
+            blob_key=blob.key,
+            path=None,
+        )
+        await self._store.create_file(copy)
 
     # ---- tasks ------------------------------------------------------------------------------------------------
     async def by_uri(self, uri: str) -> FileRecord | None:
@@ -195,8 +223,7 @@ class Files:
     async def store_output(self, owner_id: str, task_id: str, output: OutputFile) -> FileRecord:
         """Keep a file that a task left behind. Raises Invalid ``output_file``, TooLarge, Unavailable."""
         file_id = new_id("file")
-        key = f"{file_id}_{secrets.token_hex(4)}"
-        blob = await self._blobs.put_file(key, output.path, limit=self._settings.max_upload)
+        blob = await self._blobs.put_file(_blob_key(file_id), output.path, limit=self._settings.max_upload)
         record = self._output_record(file_id, owner_id, output, blob)
         await self._store.create_file(record)
         await self._store.link_task_files([TaskFile(task_id, file_id, "output", record.created_at)])
@@ -230,7 +257,7 @@ class Files:
         """
         count = 0
         for record in await self._store.stale_uploads(self._clock.now(), 1000):
-            await self._store.delete_file(record.id, record.owner_id)
+            await self._delete(record)
             count += 1
         unknown = {key for key in await self._blobs.keys() if not await self._is_known(key)}
         for key in unknown & self._orphans:
@@ -239,11 +266,23 @@ class Files:
         self._orphans = unknown - self._orphans
         return count
 
+    async def expire(self, before: int) -> int:
+        """Delete files from before *before* (microseconds); public ones and packages stay. How many went, at most 1000
+        at a time."""
+        old = await self._store.old_files(before, 1000)
+        for record in old:
+            await self._delete(record)
+        return len(old)
+
     async def _is_known(self, key: str) -> bool:
         try:
             return (await self._store.get_file(id=key.rpartition("_")[0])).blob_key == key
         except NotFound:
             return False
+
+
+def _blob_key(file_id: str) -> str:
+    return f"{file_id}_{secrets.token_hex(4)}"
 
 
 def clean_name(name: str) -> str:

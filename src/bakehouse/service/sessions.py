@@ -19,6 +19,8 @@ from bakehouse.store.base import Store
 DEFAULT_IDLE_TIMEOUT = 300
 """Seconds. Clients' texts say 60 in one place and 300 in another; the longer one surprises nobody."""
 MAX_IDLE_TIMEOUT = 3600
+NEVER = 2**62
+"""A moment after every session's time, in microseconds."""
 
 log = structlog.get_logger("bakehouse.sessions")
 
@@ -114,6 +116,15 @@ class Sessions:
     async def lost(self, session_id: str, reason: str) -> None:
         """The session's instance is gone, and what it remembered with it: the session is over."""
         await self._store.end_session(session_id, self._clock.now(), "ended", reason)
+
+    async def instances_lost(self) -> int:
+        """This server, the only one, has just started: instances of an earlier one are gone, and so are the sessions
+        that had nothing to do. Those with a call unfinished end when their instance is reported lost. How many ended.
+        """
+        orphans = await self._store.expired_sessions(NEVER)
+        for session in orphans:
+            await self.lost(session.id, "the server was restarted, and the session's state went with its instance")
+        return len(orphans)
 
     async def expire(self) -> int:
         """End what has been idle for too long and has no call unfinished; how many."""

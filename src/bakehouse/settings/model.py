@@ -157,12 +157,6 @@ class Settings(BaseModel):
         description="How long finished tasks and their logs are kept; 0 keeps them for ever.",
     )
     retention_files: Number = Field(
-        0,
-        ge=0,
-        json_schema_extra={"unit": "days"},
-        description="How long files are kept, unless they are public; 0 keeps them until they are deleted.",
-    )
-    retention_files: Number = Field(
         30,
         ge=0,
         json_schema_extra={"unit": "days"},

@@ -35,7 +35,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """``field operator value`` with the operators eq, neq, in, not_in, gt, gte, lt, lte, like, ilike, contains, is_null, is_not_null."""
+    """``field operator value``: eq, neq, in, not_in, gt, gte, lt, lte, like, ilike, contains, is_null, is_not_null."""
 
     field: str
     operator: str
@@ -91,7 +91,8 @@ class Store(ABC):
         """What is wrong in here, one line each; [] is healthy. For tests and ``bakehouse doctor``.
 
         Checks: seqs of each task are 1..last_seq without gap; exactly one terminal status event per terminal task and
-        none elsewhere; the row's status equals its last status event; every move legal; attempts of events never decrease.
+        none elsewhere; the row's status equals its last status event; every move legal; attempts of events never
+        decrease.
         """
 
     # ---- tasks ------------------------------------------------------------------------------------------------
@@ -109,19 +110,20 @@ class Store(ABC):
     @abstractmethod
     def write(self, write: TaskWrite, *, lazy: bool = False) -> asyncio.Future[bool]:
         """Hand over one attempt's write; the future says False when it is stale and nothing was written. A plain
-        function with a future, not a coroutine: dispatch attaches a callback and needs no asyncio task per write. ``lazy``: may wait up to 5 ms
-        for company before a commit starts (it never delays others). Writes of one task apply in call order,
-        and only where the row's last_seq is the one before the first event's seq (else stale: no gaps, no doubles).
-        Terminal writes set finished_at, clear snapshot and lease; ``deliver`` inserts a webhook delivery."""
+        function with a future, not a coroutine: dispatch attaches a callback and needs no asyncio task per write.
+        ``lazy``: may wait up to 5 ms for company before a commit starts (it never delays others).
+        Writes of one task apply in call order, and only where the row's last_seq is the one before the first event's
+        seq (else stale: no gaps, no doubles). Terminal writes set finished_at, clear snapshot and lease; ``deliver`` inserts a webhook delivery."""
 
     @abstractmethod
     async def save_snapshots(self, snapshots: Sequence[tuple[str, int, str]]) -> None:
-        """Replace live snapshots: ``(task_id, attempt, json)``; stale ones are ignored. Never commits by itself at once: lazy."""
+        """Replace live snapshots, ``(task_id, attempt, json)``; stale ones are ignored. Lazy, like a lazy write."""
 
     @abstractmethod
     async def request_cancel(self, task_id: str, owner_id: str | None, at: int) -> list[CancelResult]:
         """Cancel a task and everything below it (parent_id). A task without holder becomes CANCELLED here (event
-        included, webhook too); one with a holder gets cancel_requested_at; a terminal one is left alone. First item: the task itself."""
+        included, webhook too); one with a holder gets cancel_requested_at; a terminal one is left alone.
+        First item: the task itself."""
 
     @abstractmethod
     async def cancel_requests(self, holder: str) -> list[str]:
@@ -135,7 +137,7 @@ class Store(ABC):
 
     @abstractmethod
     async def delete_task(self, task_id: str, owner_id: str) -> None:
-        """Delete a terminal task with its events, inbox and file links; Conflict ``invalid_transition`` while it is not terminal."""
+        """Delete a task with its events, inbox and file links; Conflict ``invalid_transition`` until it is terminal."""
 
     @abstractmethod
     async def events(self, task_id: str, after: int = 0, limit: int = 1000, kind: str | None = None) -> list[Event]:
@@ -159,7 +161,7 @@ class Store(ABC):
     # ---- leases -----------------------------------------------------------------------------------------------
     @abstractmethod
     async def heartbeat(self, holder: str, address: str, seconds: float) -> bool:
-        """Register or renew *holder* until database-now + seconds. False: it had expired (its tasks may have been taken)."""
+        """Register or renew *holder* until database-now + seconds. False: it had expired (its tasks may be taken)."""
 
     @abstractmethod
     async def holder_address(self, holder: str) -> str | None:
@@ -168,7 +170,7 @@ class Store(ABC):
     @abstractmethod
     async def orphans(self, limit: int, *, sole: str | None = None) -> list[Task]:
         """Non-terminal tasks whose holder has expired or is unknown (RECEIVED without holder too).
-        ``sole``: this holder is the only live one by construction (data directory lock): everything else is orphaned."""
+        ``sole``: this holder is the only live one by construction (data directory lock): all else is orphaned."""
 
     @abstractmethod
     async def retire(self, holder: str) -> None:
@@ -225,7 +227,7 @@ class Store(ABC):
     @abstractmethod
     async def create_version(self, app: App, version: Version) -> tuple[App, Version]:
         """Insert *version* (status building), and *app* unless (owner, name) exists (its description etc. are updated).
-        The same digest under the same app returns the existing version (a failed one is reset to building and replaced).
+        The same digest under the same app returns the existing version (a failed one is reset to building, replaced).
         A label that names other content: Conflict. short_id collisions get a longer short id."""
 
     @abstractmethod
@@ -285,6 +287,10 @@ class Store(ABC):
     @abstractmethod
     async def stale_uploads(self, before: int, limit: int) -> list[FileRecord]:
         """Records whose upload expired before *before* and whose bytes never came."""
+
+    @abstractmethod
+    async def old_files(self, before: int, limit: int) -> list[FileRecord]:
+        """Stored files from before *before*, oldest first; packages of apps and public files are not among them."""
 
     # ---- sessions ---------------------------------------------------------------------------------------------
     @abstractmethod

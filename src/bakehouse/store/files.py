@@ -95,3 +95,13 @@ class FileRoom(SqlRoom):
             .limit(limit)
         )
         return [_file_of(row) for row in await self._read(lambda connection: connection.all(query))]
+
+    async def old_files(self, before: int, limit: int) -> list[FileRecord]:
+        # By id, which begins with the time: the table's own order, so that the oldest are found without another index.
+        query = (
+            select(files)
+            .where(_F.created_at < before, _F.category != "package", _F.public == 0, _F.blob_key.is_not(None))
+            .order_by(_F.id)
+            .limit(limit)
+        )
+        return [_file_of(row) for row in await self._read(lambda connection: connection.all(query))]

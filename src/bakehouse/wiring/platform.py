@@ -250,6 +250,8 @@ class Platform:
             await executor.start_up()
         await self.recovery.start_up()
         await self.apps.recover()
+        if self.settings.database.startswith("sqlite:"):
+            await self.sessions.instances_lost()
         for duty in (self.recovery.run, self.webhooks.run, self.sessions.run_expiry, self._janitor):
             self._spawn_forever(duty)
 
@@ -281,6 +283,10 @@ class Platform:
                 before = self.clock.now() - int(days * SECONDS_PER_DAY * SECOND)
                 while await self.store.purge_tasks(before, 500):
                     log.info("old tasks deleted", action="tasks_purged")
+            if self.settings.retention_files:
+                before = self.clock.now() - int(self.settings.retention_files * SECONDS_PER_DAY * SECOND)
+                while await self.files.expire(before):
+                    log.info("old files deleted", action="files_expired")
             await self.files.sweep()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
