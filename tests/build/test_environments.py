@@ -166,9 +166,9 @@ async def test_the_sweep_leaves_alone_what_another_server_builds_now(bench: Benc
 async def test_prepare_brings_everything_back_once_for_all_who_ask(bench: Bench) -> None:
     version = await built(bench, bench.version(app_files()))
     builder = bench.builder()
-    builder.discard(version.id)
-    assert builder.discard_environments(keep={str(version.env_key)}) == 0
-    assert builder.discard_environments(keep=set()) == 1
+    assert builder.discard_unused(age=3600) == 0
+    assert builder.discard_unused(age=-60) == 3, "the code, the environment, uv's downloads"
+    assert builder.prepared(version) is None
     bench.fetched = 0
     givesup = asyncio.create_task(builder.prepare(version))
     others = [asyncio.create_task(builder.prepare(version)) for _ in range(5)]
@@ -179,6 +179,17 @@ async def test_prepare_brings_everything_back_once_for_all_who_ask(bench: Bench)
     assert len(set(answers)) == 1
     assert answers[0].app_dir.is_dir()
     assert builder.prepared(version) == answers[0]
+
+
+async def test_what_is_used_is_not_discarded(bench: Bench) -> None:
+    old, used = [await built(bench, bench.version(app_files(), owner_id=owner)) for owner in ("own_1", "own_2")]
+    builder = bench.builder()
+    for path in (*(bench.home / "versions").iterdir(), *(bench.home / "envs").glob(f"*/{READY}")):
+        os.utime(path, (0, 0))
+    await builder.prepare(used)
+    assert builder.discard_unused(age=3600) == 2
+    assert builder.prepared(old) is None
+    assert builder.prepared(used) is not None
 
 
 async def test_requirements_that_do_not_exist_fail_with_uv_s_words(bench: Bench) -> None:

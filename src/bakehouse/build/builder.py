@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,8 +41,6 @@ class BuildSettings:
     environ: Mapping[str, str] = field(default_factory=dict)
     probe_timeout: float = 120.0
     limits: PackageLimits = field(default_factory=PackageLimits)
-    uv_cache: Path | None = None
-    """None: ``home/cache/uv``."""
     wheels: Path = FOLDER
 
 
@@ -81,9 +82,9 @@ class Builder:
         self._machine = machine
         self._environ = build_environ(settings.environ)
         self._versions = settings.home / "versions"
-        cache = settings.uv_cache or settings.home / "cache" / "uv"
+        home = settings.home
         self._environments = Environments(
-            settings.home / "envs", cache, settings.home / "tmp" / "builds", spawn, self._environ
+            home / "envs", home / "cache" / "uv", home / "tmp" / "builds", spawn, self._environ
         )
         self._preparing: dict[str, asyncio.Task[Environment]] = {}
 
@@ -117,6 +118,7 @@ class Builder:
         """The environment and code of a ready *version*, restored first if they are gone. Raises as ``build`` does."""
         environment = self.prepared(version)
         if environment:
+            self.used(version)
             return environment
         running = self._preparing.get(version.id)
         if running is None:
@@ -136,13 +138,23 @@ class Builder:
         """Remove the unpacked code of a version. Blocks. The package stays, so ``prepare`` can bring it back."""
         remove_tree(self._versions / version_id)
 
-    def discard_environments(self, keep: set[str]) -> int:
-        """Remove every environment that is not in *keep*; how many went. Blocks."""
-        root = self._settings.home / "envs"
-        keys = (
-            [path.name for path in root.iterdir() if path.is_dir() and path.name not in keep] if root.is_dir() else []
-        )
-        return sum(self._environments.discard(key) for key in keys)
+    def used(self, version: Version) -> None:
+        """Note that *version* runs now, so that ``discard_unused`` leaves it alone."""
+        if version.env_key:
+            self._environments.used(version.env_key)
+        with contextlib.suppress(FileNotFoundError):  # another server discards it; prepare brings it back
+            os.utime(self._versions / version.id)
+
+    def discard_unused(self, age: float) -> int:
+        """Remove code, environments and downloads that nobody used for *age* seconds; how many. Blocks.
+
+        Nothing is lost but time: ``prepare`` brings back what is asked for again.
+        """
+        before = time.time() - age
+        old = [path for path in self._versions.glob("*") if path.stat().st_mtime < before]
+        for path in old:
+            remove_tree(path)
+        return len(old) + self._environments.discard_unused(before)
 
     async def _restore(self, version: Version) -> Environment:
         def log(stream: str, lines: list[str]) -> None:

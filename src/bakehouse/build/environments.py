@@ -7,7 +7,9 @@ it is whole. One lock file per environment keeps two builds and two servers from
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import os
 import re
 import sys
 import tempfile
@@ -134,6 +136,7 @@ class Environments:
         """Run uv with *argv* for the environment at *path*; its exit code and last lines."""
         cache = self._cache / recipe.scope
         cache.mkdir(parents=True, exist_ok=True)
+        os.utime(cache)
         uv_bin = uv.find_uv_bin()
         env = {**self._environ, "HOME": str(temp), "TMPDIR": str(temp), "UV_CACHE_DIR": str(cache)}
         certificates = [Path(env[key]) for key in ("SSL_CERT_FILE", "SSL_CERT_DIR") if key in env]
@@ -155,6 +158,19 @@ class Environments:
         for path in self._root.iterdir():
             if path.is_dir() and not (path / READY).is_file():
                 self.discard(path.name)
+
+    def used(self, key: str) -> None:
+        """Note that the environment *key* is used now."""
+        with contextlib.suppress(FileNotFoundError):  # it has just been discarded
+            os.utime(self._root / key / READY)
+
+    def discard_unused(self, before: float) -> int:
+        """Remove environments and downloads last used before *before* (seconds since 1970); how many went. Blocks."""
+        old = [ready.parent.name for ready in self._root.glob(f"*/{READY}") if ready.stat().st_mtime < before]
+        caches = [cache for cache in self._cache.glob("*") if cache.stat().st_mtime < before]
+        for cache in caches:
+            remove_tree(cache)
+        return len(caches) + sum(self.discard(key) for key in old)
 
     def discard(self, key: str) -> bool:
         """Remove the environment *key* unless somebody is building it; whether it is gone. Blocks."""
