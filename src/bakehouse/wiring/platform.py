@@ -49,6 +49,9 @@ LOG_LIMIT = 16 * 1024 * 1024
 
 SECONDS_PER_DAY = 86400
 
+ENVIRONMENT_DAYS = 30
+"""An environment that ran nothing for so long is deleted; the next call of its app builds it again."""
+
 
 class Platform:
     """One server. ``start`` opens the store and takes back what a dead server left; ``drain`` and ``stop`` end it."""
@@ -275,7 +278,7 @@ class Platform:
         await self.store.close()
 
     async def _janitor(self) -> None:
-        """Retention, once an hour: finished tasks, abandoned uploads."""
+        """Retention, once an hour: finished tasks, abandoned uploads, environments that no app uses."""
         while True:
             await asyncio.sleep(3600)
             days = self.settings.retention_tasks
@@ -288,6 +291,14 @@ class Platform:
                 while await self.files.expire(before):
                     log.info("old files deleted", action="files_expired")
             await self.files.sweep()
+            await self._discard_environments()
+
+    async def _discard_environments(self) -> None:
+        for instance in self.launcher.instances.values():
+            self.builder.used(instance.version)
+        count = await asyncio.to_thread(self.builder.discard_unused, ENVIRONMENT_DAYS * SECONDS_PER_DAY)
+        if count:
+            log.info("unused environments deleted", action="environments_discarded", count=count)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self.dispatcher.spawn(work)
