@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import sys
@@ -73,6 +74,7 @@ async def _main(settings: Settings, home: Home, listener: socket.socket, url: st
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await platform.start()
+    _settle_memory()
     try:
         config = uvicorn.Config(
             platform.app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
@@ -94,6 +96,17 @@ async def _main(settings: Settings, home: Home, listener: socket.socket, url: st
         await platform.stop()
     log.info("stopped", action="stopped")
     return 0
+
+
+def _settle_memory() -> None:
+    """Let the garbage collector look at what tasks leave behind, seldom, and never again at the program itself.
+
+    A task allocates some hundred objects that reference counting frees; with the default thresholds a sixth of the
+    server's processor time went into walking modules, routes and schemas that live as long as it does.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
