@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bakehouse.core.clock import Clock, SystemClock
@@ -10,15 +11,22 @@ from bakehouse.store.base import Store
 from bakehouse.store.driver import Driver
 
 
-def open_store(url: str, *, clock: Clock | None = None, migrate: bool = True) -> Store:
+def open_store(
+    url: str,
+    *,
+    clock: Clock | None = None,
+    migrate: bool = True,
+    on_commit: Callable[[int, float], None] | None = None,
+) -> Store:
     """The store behind *url* (``sqlite:////absolute/path`` or ``postgresql://...``); ``await store.open()`` comes next.
 
-    ``migrate``: bring an older schema up to date on opening, after a backup. Raises NotConfigured for other URLs and
-    for a driver that is not installed.
+    ``migrate``: bring an older schema up to date on opening, after a backup. ``on_commit`` is told of each commit's
+    number of changes and seconds, in the writer's thread. Raises NotConfigured for other URLs and for a driver that is
+    not installed.
     """
     from bakehouse.store.sql import SqlStore
 
-    return SqlStore(driver_for(url), clock or SystemClock(), migrate=migrate)
+    return SqlStore(driver_for(url), clock or SystemClock(), migrate=migrate, on_commit=on_commit)
 
 
 def driver_for(url: str) -> Driver:

@@ -13,7 +13,7 @@ from bakehouse.core.errors import BakehouseError, NotFound, Unavailable
 from bakehouse.store.base import Store
 from bakehouse.store.connection import Connection, Dialect
 from bakehouse.store.driver import Driver
-from bakehouse.store.writer import Writer
+from bakehouse.store.writer import OnCommit, Writer
 
 READERS = 4
 
@@ -23,8 +23,8 @@ T = TypeVar("T")
 class SqlRoom(Store):
     """Connections and threads. The nouns are in the classes below this one, put together in ``sql.SqlStore``."""
 
-    def __init__(self, driver: Driver, clock: Clock) -> None:
-        self._driver, self._clock = driver, clock
+    def __init__(self, driver: Driver, clock: Clock, on_commit: OnCommit | None = None) -> None:
+        self._driver, self._clock, self._on_commit = driver, clock, on_commit
         self._writer: Writer | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._local = threading.local()
@@ -41,7 +41,7 @@ class SqlRoom(Store):
         connection = await loop.run_in_executor(self._pool, self._connect_writer)
         if self._driver.inline_reads:
             self._inline = self._driver.connect(writer=False)
-        self._writer = Writer(self._driver, loop)
+        self._writer = Writer(self._driver, loop, self._on_commit)
         self._writer.start(connection)
 
     async def close(self) -> None:

@@ -15,13 +15,16 @@ from bakehouse.store.leases import LeaseRoom
 from bakehouse.store.schema import prepare
 from bakehouse.store.sessions import SessionRoom
 from bakehouse.store.tasks import TaskRoom
+from bakehouse.store.writer import OnCommit
 
 
 class SqlStore(TaskRoom, LeaseRoom, IdentityRoom, AppRoom, FileRoom, SessionRoom):
     """The contract on one database; ``driver`` says which. ``migrate`` False refuses an older schema."""
 
-    def __init__(self, driver: Driver, clock: Clock, *, migrate: bool = True) -> None:
-        super().__init__(driver, clock)
+    def __init__(
+        self, driver: Driver, clock: Clock, *, migrate: bool = True, on_commit: OnCommit | None = None
+    ) -> None:
+        super().__init__(driver, clock, on_commit)
         self._migrate = migrate
 
     async def open(self) -> None:

@@ -25,6 +25,8 @@ _HOT = get_args(HotOp)
 _SAVEPOINT, _RELEASE, _BACK = "SAVEPOINT op", "RELEASE SAVEPOINT op", "ROLLBACK TO SAVEPOINT op"
 
 Work = Callable[[Connection], Any]
+OnCommit = Callable[[int, float], None]
+"""Told of every batch: how many changes, how many seconds. Called in the writer's thread; must not raise."""
 
 
 class _Op:
@@ -41,8 +43,8 @@ class _Op:
 class Writer:
     """The only one that changes the database for this process. ``submit`` belongs to the event loop's thread."""
 
-    def __init__(self, driver: Driver, loop: asyncio.AbstractEventLoop) -> None:
-        self._driver, self._loop = driver, loop
+    def __init__(self, driver: Driver, loop: asyncio.AbstractEventLoop, on_commit: OnCommit | None = None) -> None:
+        self._driver, self._loop, self._on_commit = driver, loop, on_commit
         self._ops: deque[_Op] = deque()
         self._wakes: SimpleQueue[bool] = SimpleQueue()
         self._signalled = False
@@ -100,11 +102,14 @@ class Writer:
 
     def _turn(self) -> None:
         batch = [self._ops.popleft() for _ in range(min(len(self._ops), MAX_BATCH))]
+        began = time.perf_counter()
         try:
             self._commit(batch)
         except Exception as error:
             _fail(batch, error)
         self._loop.call_soon_threadsafe(_answer, batch)
+        if self._on_commit is not None:
+            self._on_commit(len(batch), time.perf_counter() - began)
 
     def _commit(self, batch: list[_Op]) -> None:
         """Run *batch* in one transaction; when an operation spoils it, each in its own."""
