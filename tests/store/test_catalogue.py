@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ async def test_users_are_named_per_owner(store: SqlStore) -> None:
         await store.ensure_user("owner_none", "ann", NOW)
 
 
-def make_key(owner_id: str, **fields: object) -> Key:
+def make_key(owner_id: str, **fields: Any) -> Key:
     key_id = new_id("key")
     return dataclasses.replace(
         Key(key_id, owner_id, "user_a", "first", "bk_ab", f"hash {key_id}", ("run", "deploy"), NOW), **fields

@@ -183,7 +183,7 @@ async def test_a_broken_connection_is_replaced_and_nothing_is_lost_or_doubled(
         return sum([await asyncio.to_thread(end_connections, postgres_url) for _ in range(5)])
 
     answers = await asyncio.gather(ends(), *(accept(task) for task in tasks))
-    assert answers[0] > 0
+    assert answers[0]
     assert await postgres_store.count_queued() == 200
     for task in tasks:
         assert (await postgres_store.get_task(task.id, None)).idempotency_key == task.idempotency_key

@@ -113,7 +113,8 @@ class Store(ABC):
         function with a future, not a coroutine: dispatch attaches a callback and needs no asyncio task per write.
         ``lazy``: may wait up to 5 ms for company before a commit starts (it never delays others).
         Writes of one task apply in call order, and only where the row's last_seq is the one before the first event's
-        seq (else stale: no gaps, no doubles). Terminal writes set finished_at, clear snapshot and lease; ``deliver`` inserts a webhook delivery."""
+        seq (else stale: no gaps, no doubles). Terminal writes set finished_at, clear snapshot and lease; ``deliver``
+        inserts a webhook delivery."""
 
     @abstractmethod
     async def save_snapshots(self, snapshots: Sequence[tuple[str, int, str]]) -> None:

@@ -121,8 +121,8 @@ def plan_write(write: TaskWrite) -> tuple[str, dict[str, Any]]:
     if status is None and write.output is None and write.error is None:
         return "log", changes
     changes.update(
-        p_mask=mask, p_started=started, p_status=None if status is None else int(status), p_output=write.output, p_error=clean(write.error),
-        p_code=write.error_code,
+        p_mask=mask, p_started=started, p_status=None if status is None else int(status), p_output=write.output,
+        p_error=clean(write.error), p_code=write.error_code,
     )  # fmt: skip
     if status is not None and status.terminal:
         return "end", changes

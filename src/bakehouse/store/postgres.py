@@ -9,17 +9,18 @@ import psycopg
 from psycopg import errors
 from psycopg.types.numeric import Int8Dumper
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     ColumnElement,
     Engine,
+    Executable,
+    Integer,
     SmallInteger,
     Text,
     bindparam,
     create_engine,
-    func,
     literal_column,
     select,
+    union_all,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
@@ -50,7 +51,7 @@ class PostgresDriver(Driver):
     def __init__(self, url: str) -> None:
         self._url = url
         dialect: Any = PGDialect_psycopg
-        self.dialect = Dialect("postgresql", dialect(paramstyle="format"), postgresql.insert, _NOW)
+        self.dialect = Dialect("postgresql", dialect(paramstyle="numeric_dollar"), postgresql.insert, _NOW)
         self._hot = _Statements(self.dialect)
 
     def connect(self, *, writer: bool) -> Connection:
@@ -68,6 +69,7 @@ class PostgresDriver(Driver):
         return psycopg.connect(
             self._url,
             autocommit=True,
+            cursor_factory=psycopg.RawCursor,  # ours have $1, $2 already: psycopg need not read the text for %s
             connect_timeout=CONNECT_SECONDS,
             application_name="bakehouse",
             keepalives_idle=30,
@@ -112,31 +114,31 @@ def _cause(error: BaseException) -> BaseException:
 
 # ---- hot operations -------------------------------------------------------------------------------------------
 
-_EVENT_TYPES = {
-    "seq": BigInteger, "at": BigInteger, "kind": Text, "status": SmallInteger, "attempt": BigInteger, "data": Text,
+_EVENT_TYPES: dict[str, Any] = {
+    "seq": BigInteger(), "at": BigInteger(), "kind": Text(), "status": SmallInteger(), "attempt": Integer(),
+    "data": Text(),
 }  # fmt: skip
 
 
-def _told(source: CTE) -> Any:
-    """Insert the events of the parameters, if *source* gave the row of their task."""
-    lists: list[Any] = [bindparam(f"e_{name}", type_=ARRAY(kind)) for name, kind in _EVENT_TYPES.items()]
-    rows = func.unnest(*lists).table_valued(*_EVENT_TYPES, name="e").render_derived()
-    chosen = select(source.c.id, *(rows.c[name] for name in _EVENT_TYPES)).select_from(source.join(rows, _TRUE))
+def _told(source: CTE, count: int) -> Executable:
+    """Insert *count* events of the parameters, if *source* gave the row of their task.
+
+    A row of parameters for each: arrays would be one statement for all counts, but psycopg is slow at writing them.
+    """
+    rows: list[Any] = [
+        select(source.c.id, *(bindparam(f"{name}_{i}", type_=kind) for name, kind in _EVENT_TYPES.items()))
+        for i in range(count)
+    ]
+    chosen: Any = rows[0] if count == 1 else union_all(*rows)
     return postgresql.insert(events).from_select(["task_id", *_EVENT_TYPES], chosen)
 
 
-_TRUE: ColumnElement[bool] = literal_column("true")
-
-
-def _event_lists(found: Sequence[Event]) -> dict[str, Any]:
-    return {
-        "e_seq": [e.seq for e in found],
-        "e_at": [e.at for e in found],
-        "e_kind": [e.kind for e in found],
-        "e_status": [int(e.status) for e in found],
-        "e_attempt": [e.attempt for e in found],
-        "e_data": [e.data for e in found],
-    }
+def _event_values(found: Sequence[Event]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for i, e in enumerate(found):
+        values[f"seq_{i}"], values[f"at_{i}"], values[f"kind_{i}"] = e.seq, e.at, e.kind
+        values[f"status_{i}"], values[f"attempt_{i}"], values[f"data_{i}"] = int(e.status), e.attempt, e.data
+    return values
 
 
 def _claim() -> Any:
@@ -158,10 +160,10 @@ class _Statements:
         accept = accept.on_conflict_do_nothing(
             index_elements=[t.owner_id, t.idempotency_key], index_where=t.idempotency_key.is_not(None)
         )
-        self._accept = dialect.compile(_told(accept.returning(t.id).cte("accepted")))
-        self._updates: dict[str, Sql] = {
-            name: dialect.compile(_told(update.returning(t.id).cte("changed"))) for name, update in hot.UPDATES.items()
-        }
+        self._sources = {name: update.returning(t.id).cte("changed") for name, update in hot.UPDATES.items()}
+        self._sources["accept"] = accept.returning(t.id).cte("accepted")
+        self._telling: dict[tuple[str, int], Sql] = {}
+        self._dialect = dialect
         self._claim = dialect.compile(_claim())
         self._snapshot = dialect.compile(hot.SNAPSHOT)
 
@@ -181,15 +183,22 @@ class _Statements:
                 op.result = _earlier(connection, op)
         _follow_up(connection, ops)
 
+    def _tell(self, source: str, count: int) -> Sql:
+        """The statement of *source* (a shape of write, or accept) that tells *count* events."""
+        found = self._telling.get((source, count))
+        if found is None:
+            found = self._telling[source, count] = self._dialect.compile(_told(self._sources[source], count))
+        return found
+
     def _steps(self, op: hot.HotOp) -> list[tuple[str, hot.HotOp, Sql, dict[str, Any]]]:
         """``(task id, operation, statement, parameters)`` of *op*, its result set back: this may be a second run."""
         if isinstance(op, hot.Write):
-            params = {**op.changes, **_event_lists(op.write.events)}
-            return [(op.write.task_id, op, self._updates[op.shape], params)]
+            told = op.write.events
+            return [(op.write.task_id, op, self._tell(op.shape, len(told)), {**op.changes, **_event_values(told)})]
         if isinstance(op, hot.Accept):
             op.result = None
             row = {f"t_{name}": value for name, value in zip(hot.TASK_COLUMNS, hot.row_of(op.task), strict=True)}
-            return [(op.task.id, op, self._accept, {**row, **_event_lists(op.events)})]
+            return [(op.task.id, op, self._tell("accept", len(op.events)), {**row, **_event_values(op.events)})]
         if isinstance(op, hot.Claim):
             op.result = []
             return [(i, op, self._claim, {"p_id": i, "p_now": op.now, "p_holder": op.holder}) for i in op.task_ids]
