@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from fastapi import APIRouter, FastAPI
 
 from bakehouse.api.common import health, openapi, problem
-from bakehouse.api.common.middleware import Edge
+from bakehouse.api.common.middleware import Edge, direct
 from bakehouse.api.common.services import Services
-from bakehouse.api.inferencesh import routers
+from bakehouse.api.inferencesh import hot_routes, routers
 
 __all__ = ["Services", "create_app"]
 
@@ -37,5 +37,6 @@ def create_app(services: Services, extra: Sequence[APIRouter] = ()) -> FastAPI:
         streamed=("/files/upload/",),
         access_log=services.access_log,
         on_request=services.on_request,
+        hot={(method, path): direct(app, path, endpoint) for method, path, endpoint in hot_routes()},
     )
     return app

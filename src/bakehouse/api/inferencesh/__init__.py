@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
 
 
 def routers() -> list[APIRouter]:
@@ -11,3 +15,10 @@ def routers() -> list[APIRouter]:
 
     # Tasks first: their routes are asked most often, and routes are tried in order.
     return [tasks.router, files.router, missing.apps, apps.router, sessions.router, account.router, missing.router]
+
+
+def hot_routes() -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:
+    """Method, path and endpoint of the routes on the path of every short task."""
+    from bakehouse.api.inferencesh import tasks
+
+    return [("POST", "/apps/run", tasks.run)]
