@@ -1,4 +1,4 @@
-"""The services over a real store."""
+"""The services over a real store. SQLite, except where a test asks for both databases."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from tests.support.platform import Platform, platform
 
 
 @pytest.fixture
-async def here(tmp_path: Path) -> AsyncIterator[Platform]:
-    async with platform(tmp_path) as made:
+def database(request: pytest.FixtureRequest) -> str | None:
+    """The database's URL; None is SQLite in the test's own directory. ``parametrize`` it with postgres for that."""
+    if getattr(request, "param", "sqlite") == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return None
+
+
+@pytest.fixture
+async def here(tmp_path: Path, database: str | None) -> AsyncIterator[Platform]:
+    async with platform(tmp_path, database) as made:
         yield made

@@ -74,6 +74,7 @@ async def test_the_same_content_is_the_same_version(here: Platform) -> None:
     assert (again.id, again.status, len(here.builds)) == (version.id, "ready", 1)
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 async def test_a_failed_build_can_be_tried_again(here: Platform) -> None:
     who = await here.caller()
     first = await here.deploy(who, "name: echo")

@@ -64,6 +64,7 @@ async def test_a_file_never_changes(here: Platform) -> None:
     assert len(await here.blobs.keys()) == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 async def test_two_uploads_at_once_do_not_mix(here: Platform) -> None:
     where = await link(here)
     contents = (b"a" * 300_000, b"b" * 300_000)
@@ -141,6 +142,7 @@ async def test_the_sweep_removes_what_nobody_knows(here: Platform) -> None:
     assert len((await here.files.list_files(who, ListQuery())).items) == 1
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 async def test_old_files_expire(here: Platform) -> None:
     who = await here.caller()
     await here.deploy(who, "name: echo")

@@ -59,6 +59,7 @@ async def test_keys_that_make_no_sense(here: Platform, scopes: list[str], past: 
     assert caught.value.fields[0]["path"] == path
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 async def test_revoked_here_at_once_and_elsewhere_soon(here: Platform) -> None:
     admin, made = await here.caller(), await here.key()
     elsewhere = Keys(here.store, here.clock)

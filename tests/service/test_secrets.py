@@ -75,6 +75,7 @@ async def test_running_is_no_right_to_secrets(here: Platform) -> None:
             await forbidden
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 async def test_a_row_is_bound_to_owner_and_name(here: Platform) -> None:
     who = await here.caller()
     await here.secrets.create(who, "TOKEN", VALUE)

@@ -66,6 +66,7 @@ async def test_ending_by_hand(here: Platform, who: Caller, app: tuple[App, Versi
     assert await code_of(here.sessions.check(who, session_id, *app)) == "SESSION_ENDED"
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgres"], indirect=True)
 async def test_time_ends_it_unless_it_is_kept_alive(here: Platform, who: Caller, app: tuple[App, Version]) -> None:
     session_id = await here.sessions.open(who, *app, 10)
     here.clock.moved = 9
