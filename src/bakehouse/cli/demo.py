@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -86,12 +87,18 @@ class _Server:
     """A server process on its own data directory and a free port."""
 
     def __init__(self, home: Path) -> None:
+        home = home.absolute()
         self.log = home.with_name(home.name + ".log")
         endpoint = home / "endpoint.json"
         endpoint.unlink(missing_ok=True)
         argv = [sys.executable, "-c", _ENTRY, "serve", "--home", str(home), "--host", "127.0.0.1", "--port", "0"]
+        # Settings of a real server (a database!) in the environment or the working directory are not the demo's.
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("BAKEHOUSE_")}
+        home.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, cwd=home
+            )
         try:
             self.url, self.key = self._wait(endpoint)
         except BaseException:
