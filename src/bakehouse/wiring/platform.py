@@ -63,7 +63,7 @@ class Platform:
         self._background: list[asyncio.Task[None]] = []
         self.clock = SystemClock()
         self.metrics = Metrics()
-        self.store = open_store(settings.database)
+        self.store = open_store(settings.database, on_commit=self.metrics.commit)
         self.live = MemoryLive()
         self.streams = Streams(self.store, self.live)
         self._make_services()
@@ -171,6 +171,7 @@ class Platform:
             public_url=self.url,
             max_body=settings.max_body,
             allow_origins=settings.allow_origins,
+            access_log=settings.log_level == "debug",
             not_ready=self._not_ready,
             metrics=self.metrics.render,
             on_request=self.metrics.request,
