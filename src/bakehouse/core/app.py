@@ -104,7 +104,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """``namespace`` is the owner's name; ``current_version_id`` is what ``@latest`` means, None before one was built."""
+    """``namespace`` is the owner's name; ``current_version_id`` is what ``@latest`` means, None until one is built."""
 
     id: str
     owner_id: str

@@ -15,6 +15,7 @@ import uvicorn
 from bakehouse.core.errors import BakehouseError
 from bakehouse.settings import Settings
 from bakehouse.wiring.home import Home
+from bakehouse.wiring.http import CorkedProtocol
 from bakehouse.wiring.platform import Platform
 
 log = structlog.get_logger(__name__)
@@ -77,9 +78,19 @@ async def _main(settings: Settings, home: Home, listener: socket.socket, url: st
     _settle_memory()
     try:
         config = uvicorn.Config(
-            platform.app, loop="none", http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-            timeout_keep_alive=75, timeout_graceful_shutdown=5, backlog=2048, server_header=False,
-        )  # fmt: skip
+            platform.app,
+            loop="none",
+            http=CorkedProtocol,
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=2048,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=5,
+        )
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await _started(server, serving)
