@@ -131,7 +131,9 @@ class TaskRoom(SqlRoom):
         return row[0] if row else None
 
     async def count_queued(self, owner_id: str | None = None) -> int:
-        statement = _COUNT_WAITING if owner_id is None else _COUNT_WAITING.where(_T.owner_id == owner_id)
+        # Not the bare column: SQLite would take the index of all the owner's tasks, not that of the waiting ones.
+        mine = func.coalesce(_T.owner_id, "") == owner_id
+        statement = _COUNT_WAITING if owner_id is None else _COUNT_WAITING.where(mine)
         row = await self._read(lambda connection: connection.one(statement))
         return int(row[0]) if row else 0
 
