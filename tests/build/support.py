@@ -114,6 +114,34 @@ def make_wheel(folder: Path, dist: str, module: str, *, version: str = "0.1.0", 
     return make_zip(folder / f"{dist}-{version}-py3-none-any.whl", {**files, f"{info}/RECORD": record})
 
 
+PROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+
+[project]
+name = "{name}"
+version = "1.0"
+"""
+
+
+def sdist(name: str, backend: str) -> bytes:
+    """A source package that brings its own build backend, so that building it needs no network."""
+    files = {
+        "pyproject.toml": PROJECT.format(name=name),
+        "backend.py": backend,
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+    }
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path, text in files.items():
+            info = tarfile.TarInfo(f"{name}-1.0/{path}")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
 def make_version(digest: str = "", owner_id: str = "own_1") -> Version:
     version_id = new_id("ver")
     return Version(

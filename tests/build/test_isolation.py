@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
-import tarfile
 
 import pytest
 
 from bakehouse.launch.base import LaunchSettings
 from bakehouse.launch.isolate import offer
 from bakehouse.wiring.tools import isolated_spawn
-from tests.build.support import Bench, Log, app_files
+from tests.build.support import Bench, Log, app_files, sdist
 
 # A build backend in the package itself: it tries what it must not, and puts what it found into the wheel.
 BACKEND = """
@@ -44,31 +42,6 @@ def build_wheel(folder, config_settings=None, metadata_directory=None):
         wheel.writestr("nosy-1.0.dist-info/RECORD", "")
     return name
 """
-PROJECT = """
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-
-[project]
-name = "nosy"
-version = "1.0"
-"""
-
-
-def sdist(home: str) -> bytes:
-    buffer = io.BytesIO()
-    files = {
-        "pyproject.toml": PROJECT,
-        "backend.py": BACKEND.replace("HOME", repr(home)),
-        "PKG-INFO": "Metadata-Version: 2.1\nName: nosy\nVersion: 1.0\n",
-    }
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, text in files.items():
-            info = tarfile.TarInfo(f"nosy-1.0/{name}")
-            info.size = len(text)
-            archive.addfile(info, io.BytesIO(text.encode()))
-    return buffer.getvalue()
 
 
 async def test_set_up_code_reads_and_writes_its_own_build_only(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +53,10 @@ async def test_set_up_code_reads_and_writes_its_own_build_only(bench: Bench, mon
     for folder in ("versions/other", "cache/uv/own_2"):
         (bench.home / folder).mkdir(parents=True)
         (bench.home / folder / "theirs").touch()
-    files = {**app_files(requirements_txt="./nosy-1.0.tar.gz"), "nosy-1.0.tar.gz": sdist(str(bench.home))}
+    files = {
+        **app_files(requirements_txt="./nosy-1.0.tar.gz"),
+        "nosy-1.0.tar.gz": sdist("nosy", BACKEND.replace("HOME", repr(str(bench.home)))),
+    }
     version = bench.version(files)
     log = Log()
     builder = bench.builder(isolated_spawn(LaunchSettings(bench.home)))
