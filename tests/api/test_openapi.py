@@ -189,6 +189,8 @@ def test_it_answers_as_documented(scene: Scene, name: str) -> None:
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 REAL_IDS = {"app_id", "task_id", "session_id", "namespace", "name", "version_id"}
+FRAMING = {"content-length", "transfer-encoding", "connection", "expect", "host", "upgrade"}
+"""Headers of HTTP itself: a wrong one is refused by the HTTP server, in plain text, before there is a request."""
 DESTRUCTIVE = {"deleteTask", "deleteApp", "endSession", "deleteTaskFiles", "setAppVisibility", "updateApp"}
 
 
