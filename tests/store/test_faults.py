@@ -274,6 +274,30 @@ async def test_a_busy_file_is_waited_for(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_locked_file_is_waited_for_in_a_thread(tmp_path: Path) -> None:
+    """A read on the event loop meets a lock: it goes to a thread instead of holding the loop up."""
+    store = open_store(f"sqlite:///{tmp_path / 'a.db'}")
+    assert isinstance(store, SqlStore)
+    await store.open()
+    holder = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    rival = sqlite3.connect(tmp_path / "a.db", isolation_level=None, timeout=0)
+    holder.execute("BEGIN IMMEDIATE")
+    threads = []
+
+    def work(connection: Connection) -> int:
+        threads.append(threading.current_thread())
+        if len(threads) == 1:
+            rival.execute("BEGIN IMMEDIATE")
+        return 1
+
+    assert await store._read_point(work) == 1
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is not threading.main_thread()
+    for connection in (holder, rival):
+        connection.close()
+    await store.close()
+
+
 @pytest.mark.parametrize("url", ["mysql://x/y", "sqlite://", "nonsense"])
 def test_an_unknown_url_is_refused(url: str) -> None:
     with pytest.raises(NotConfigured):

@@ -24,12 +24,14 @@ class Driver(ABC):
     """Run first in the transaction that changes the schema: it waits for any other such transaction."""
     versioned: str
     """Answers a row when the database has the table of the schema's revision."""
-    inline_reads: bool
-    """Whether a point read is so short that it may run on the event loop."""
 
     @abstractmethod
     def connect(self, *, writer: bool) -> Connection:
         """A new connection, durable as the contract says. Raises driver errors."""
+
+    def connect_inline(self) -> Connection | None:
+        """A connection for point reads on the event loop, where these take microseconds; it never waits for a lock."""
+        return None
 
     @abstractmethod
     def run_hot(self, connection: Connection, ops: Sequence[HotOp]) -> None:

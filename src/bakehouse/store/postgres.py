@@ -46,7 +46,6 @@ class PostgresDriver(Driver):
     begin_snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
     begin_alone = "SELECT pg_advisory_xact_lock(4842100317)"
     versioned = "SELECT 1 WHERE to_regclass('alembic_version') IS NOT NULL"
-    inline_reads = False
 
     def __init__(self, url: str) -> None:
         self._url = url

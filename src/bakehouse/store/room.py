@@ -39,8 +39,7 @@ class SqlRoom(Store):
         loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
         connection = await loop.run_in_executor(self._pool, self._connect_writer)
-        if self._driver.inline_reads:
-            self._inline = self._driver.connect(writer=False)
+        self._inline = self._driver.connect_inline()
         self._writer = Writer(self._driver, loop, self._on_commit)
         self._writer.start(connection)
 
@@ -80,9 +79,13 @@ class SqlRoom(Store):
 
     async def _read_point(self, work: Callable[[Connection], T]) -> T:
         """Like ``_read`` for a look-up by key: where that takes microseconds, the hop to a thread costs more."""
-        if self._inline is None:
-            return await self._read(work)
-        return self._translated(work, self._inline)
+        if self._inline is not None:
+            try:
+                return work(self._inline)
+            except self._driver.errors as error:
+                if not self._driver.passing(error):
+                    raise self._driver.translate(error) from error
+        return await self._read(work)  # which may wait
 
     def _read_here(self, work: Callable[[Connection], T]) -> T:
         try:

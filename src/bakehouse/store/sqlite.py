@@ -39,7 +39,6 @@ class SqliteDriver(Driver):
     begin_snapshot = "BEGIN"
     begin_alone = "BEGIN IMMEDIATE"
     versioned = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
-    inline_reads = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -54,6 +53,11 @@ class SqliteDriver(Driver):
             # It may hold what people run and their secrets: nobody else reads it.
             self.path.chmod(0o600)
         return Connection(raw, self.dialect)
+
+    def connect_inline(self) -> Connection | None:
+        connection = self.connect(writer=False)
+        connection.raw.execute("PRAGMA busy_timeout = 0")
+        return connection
 
     def run_hot(self, connection: Connection, ops: Sequence[hot.HotOp]) -> None:
         self._hot.run(connection, ops)
