@@ -142,8 +142,12 @@ async def test_commits_are_synced_to_disk(store: SqlStore) -> None:
 async def test_the_database_file_is_private(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path / 'a.db'}")
     await store.open()
+    await store.accept(make_task(), WAITING)
+    files = list(tmp_path.iterdir())
+    assert {file.name for file in files} == {"a.db", "a.db-wal", "a.db-shm"}
+    for file in files:
+        assert file.stat().st_mode & 0o077 == 0, file
     await store.close()
-    assert (tmp_path / "a.db").stat().st_mode & 0o077 == 0
 
 
 # ---- a database that is away ----------------------------------------------------------------------------------

@@ -46,12 +46,12 @@ class SqliteDriver(Driver):
         self._hot = _Statements(self.dialect)
 
     def connect(self, *, writer: bool) -> Connection:
+        if self.path.parent.is_dir() and not self.path.exists():
+            # It holds what people run: nobody else reads it. SQLite gives its log the same mode.
+            self.path.touch(mode=0o600)
         raw = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
         for pragma in _PRAGMAS + (_WRITER_PRAGMAS if writer else ("PRAGMA query_only = ON",)):
             raw.execute(pragma)
-        if writer:
-            # It may hold what people run and their secrets: nobody else reads it.
-            self.path.chmod(0o600)
         return Connection(raw, self.dialect)
 
     def connect_inline(self) -> Connection | None:
@@ -81,12 +81,12 @@ class SqliteDriver(Driver):
 
     def back_up(self, revision: str) -> str | None:
         target = self.path.with_name(f"{self.path.name}.{revision}.{time.strftime('%Y%m%d-%H%M%S')}.backup")
+        target.touch(mode=0o600)  # SQLite may fill an empty file
         connection = self.connect(writer=True)
         try:
             connection.raw.execute("VACUUM INTO ?", (str(target),))
         finally:
             connection.raw.close()
-        target.chmod(0o600)
         return str(target)
 
 
