@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,27 @@ def test_db_check_and_migrate(bakehouse: Command, tmp_path: Path) -> None:
     assert bakehouse("db", "migrate", "--home", tmp_path, "--json").json == {"migrated": True}
     ended = bakehouse("db", "check", "--home", tmp_path, "--json")
     assert (ended.status, ended.json) == (0, [])
+
+
+def test_db_backup_is_a_whole_copy(bakehouse: Command, tmp_path: Path) -> None:
+    assert bakehouse("db", "backup", "--home", tmp_path).status == 2  # nothing there yet
+    bakehouse("keys", "create", "kept", "--home", tmp_path)
+    path = Path(bakehouse("db", "backup", "--home", tmp_path, "--json").json["path"])
+    assert path.parent == tmp_path
+    assert path.stat().st_mode & 0o077 == 0
+    copied = bakehouse("keys", "list", "--home", tmp_path / "other", "--database", f"sqlite:///{path}", "--json")
+    assert [key["name"] for key in copied.json] == ["kept"]
+
+
+def test_completion_for_shells(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", "from bakehouse.cli import main; main()", "--show-completion", "bash"],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"},
+        timeout=60,
+    )
+    assert "_BAKEHOUSE_COMPLETE" in shown.stdout, shown.stderr
 
 
 def test_an_unreachable_database_is_one_line(bakehouse: Command, tmp_path: Path) -> None:

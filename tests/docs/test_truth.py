@@ -7,9 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 
 import bakehouse
 from bakehouse.build.manifest import _InfYml
+from bakehouse.cli.app import app as command_line
+from bakehouse.cli.failures import Exit
 from bakehouse.core import errors
 from bakehouse.core.app import Manifest
 from bakehouse.core.errors import BakehouseError
@@ -105,6 +108,25 @@ def test_the_list_of_metrics_is_the_code() -> None:
     watched = {f"bakehouse_{name}" for name in re.findall(r'\.watch\(\s*"(\w+)"', sources)}
     part = OPERATIONS.read_text(encoding="utf-8").partition("## Metrics")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(bakehouse_\w+)` \|", part, re.MULTILINE)) == counted | watched
+
+
+def _commands(app: typer.Typer, prefix: str) -> set[str]:
+    found = {
+        f"{prefix} {command.name or command.callback.__name__}"
+        for command in app.registered_commands
+        if command.callback
+    }
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        found |= _commands(group.typer_instance, f"{prefix} {group.name}")
+    return found
+
+
+def test_the_list_of_commands_is_the_code() -> None:
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(bakehouse [a-z ]+)` \|", page, re.MULTILINE)) == _commands(command_line, "bakehouse")
+    statuses = {int(number) for number in re.findall(r"^\| (\d+) \| ", page, re.MULTILINE)}
+    assert statuses == {int(status) for status in Exit}
 
 
 def test_the_changelog_begins_with_this_version() -> None:

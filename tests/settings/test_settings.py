@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,11 @@ def test_the_url_that_clients_are_told() -> None:
 
 def test_every_setting_says_what_it_does() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_every_setting_is_used() -> None:
+    """A setting that is read and changes nothing is worse than one that is refused."""
+    sources = Path(__file__).parents[2] / "src" / "bakehouse"
+    used = "".join(path.read_text() for room in ("wiring", "settings") for path in (sources / room).rglob("*.py"))
+    unused = [name for name in Settings.model_fields if not re.search(rf"\b(?:settings|self)\.{name}\b", used)]
+    assert unused == ["allow_public"]  # checked where host is
