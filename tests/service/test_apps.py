@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from bakehouse.core.app import Version
-from bakehouse.core.errors import BakehouseError, Conflict, Forbidden, Invalid, NotFound
-from bakehouse.core.task import Event, TaskStatus, TaskWrite
+from bakehouse.core.errors import Conflict, Forbidden, Invalid, NotConfigured, NotFound
+from bakehouse.core.identity import Caller
+from bakehouse.core.task import Event, Task, TaskStatus, TaskWrite
 from bakehouse.service.apps import AppChange, DeploySpec
 from bakehouse.service.lists import ListQuery
 from tests.support.platform import Platform, package
@@ -181,8 +183,12 @@ async def test_a_deleted_app_is_gone_and_its_name_is_free(here: Platform) -> Non
 
 async def test_a_crash_between_version_and_build_is_repaired(here: Platform) -> None:
     who = await here.caller()
-    submit, here.apps.submit = here.apps.submit, None
-    with pytest.raises(BakehouseError):
+
+    async def crash(caller: Caller, **fields: object) -> Task:
+        raise SystemExit
+
+    submit, here.apps.submit = here.apps.submit, cast(Any, crash)
+    with pytest.raises(SystemExit):
         await here.deploy(who, "name: echo")
     here.apps.submit = submit
     await here.apps.recover()
@@ -191,6 +197,27 @@ async def test_a_crash_between_version_and_build_is_repaired(here: Platform) -> 
     assert version.build_task_id == task.id
     await here.apps.recover()
     assert len(here.builds) == 1, "a build that waits is left alone"
+
+
+async def test_a_build_that_cannot_begin_can_be_asked_for_again(here: Platform) -> None:
+    who = await here.caller()
+    submit, here.apps.submit = here.apps.submit, None
+    with pytest.raises(NotConfigured):
+        await here.deploy(who, "name: echo")
+    here.apps.submit = submit
+    again = await here.deploy(who, "name: echo")
+    assert (again.status, len(here.builds)) == ("building", 1)
+
+
+async def test_an_app_that_is_deleted_during_its_build(here: Platform) -> None:
+    who = await here.caller()
+    version = await here.deploy(who, "name: echo")
+    await here.apps.delete(who, version.app_id)
+    await here.built(version)
+    with pytest.raises(NotFound):
+        await here.apps.resolve(who, ref="echo")
+    # The upload stays its owner's; the version's copy went with the app.
+    assert len(await here.blobs.keys()) == 1
 
 
 async def test_a_build_that_ended_without_its_version_fails_it(here: Platform) -> None:

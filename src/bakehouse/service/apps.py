@@ -13,7 +13,8 @@ import orjson
 
 from bakehouse.core.app import App, Manifest, Resources, Version
 from bakehouse.core.clock import Clock
-from bakehouse.core.errors import Conflict, Forbidden, Invalid, NotConfigured, NotFound
+from bakehouse.core.errors import BakehouseError, Conflict, Forbidden, Invalid, NotConfigured, NotFound
+from bakehouse.core.file import FileRecord
 from bakehouse.core.identity import Caller
 from bakehouse.core.ids import new_id, short_id
 from bakehouse.core.refs import Ref, parse_ref
@@ -114,11 +115,22 @@ class Apps:
         app, stored = await self._store.create_version(await self._new_app(caller, spec, manifest, version), version)
         self._resolved.clear()
         if stored.build_task_id == version.build_task_id:
-            await self._files.keep_package(record, stored.package_file_id)
-            await self._build(caller, app, stored, make_current=not spec.preserve_current)
+            await self._begin_build(caller, app, stored, record, make_current=not spec.preserve_current)
         elif stored.status == "ready" and not spec.preserve_current:
             app = await self._point(app, stored)
         return Deployed(app, stored, warnings)
+
+    async def _begin_build(
+        self, caller: Caller, app: App, version: Version, package: FileRecord, *, make_current: bool
+    ) -> None:
+        try:
+            await self._files.keep_package(package, version.package_file_id)
+            await self._build(caller, app, version, make_current=make_current)
+        except BakehouseError as error:
+            # Nobody would ever finish it: as a failed one it can be deployed again.
+            failed = replace(version, status="failed", error=f"the build could not begin: {error.detail}")
+            await self._store.finish_version(failed, make_current=False)
+            raise
 
     @staticmethod
     def _check_namespace(caller: Caller, path: str, namespace: str | None) -> None:
@@ -206,15 +218,27 @@ class Apps:
         for version in await self._store.versions_building():
             task = await self._build_task(version)
             if task is None:
-                app = await self._store.get_app(id=version.app_id)
-                owner = await self._store.owner(id=version.owner_id)
-                server = Caller(owner.id, owner.name, "", "", frozenset({"deploy"}))
-                await self._build(server, app, version, make_current=True)
+                await self._build_again(version)
             elif task.status.terminal:
                 await self.build_ended(task)
 
+    async def _build_again(self, version: Version) -> None:
+        try:
+            app = await self._store.get_app(id=version.app_id)
+            await self._store.get_file(id=version.package_file_id)
+        except NotFound:
+            # The crash came before the package was kept, or the app was deleted.
+            await self.version_built(replace(version, status="failed", error="the server stopped before its build"))
+            return
+        owner = await self._store.owner(id=version.owner_id)
+        server = Caller(owner.id, owner.name, "", "", frozenset({"deploy"}))
+        await self._build(server, app, version, make_current=True)
+
     async def _becomes_current(self, version: Version) -> bool:
-        app = await self._store.get_app(id=version.app_id)
+        try:
+            app = await self._store.get_app(id=version.app_id)
+        except NotFound:
+            return False  # it was deleted during the build
         if app.current_version_id is None:
             return True
         task = await self._build_task(version)
@@ -364,8 +388,21 @@ class Apps:
     async def delete(self, caller: Caller, app_id: str) -> None:
         """Delete an app; calls that run already go on. NotFound for another owner's."""
         app = await self._own(caller, app_id)
+        versions = await self._all_versions(app)
         await self._store.delete_app(app.id, caller.owner_id, self._clock.now())
         self._resolved.clear()
+        for version in versions:
+            await self._files.drop_package(version.package_file_id)
+
+    async def _all_versions(self, app: App) -> list[Version]:
+        found: list[Version] = []
+        cursor: str | None = None
+        while True:
+            page = await self._store.list_versions(app.id, ListQuery(limit=200, cursor=cursor))
+            found.extend(page.items)
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
 
     async def _own(self, caller: Caller, app_id: str) -> App:
         caller.need("deploy")

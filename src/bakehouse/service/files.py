@@ -7,6 +7,7 @@ person can fetch without a key. Records hold neither URL; both are rendered from
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import mimetypes
@@ -204,6 +205,11 @@ class Files:
         )
         await self._store.create_file(copy)
 
+    async def drop_package(self, file_id: str) -> None:
+        """Delete the package of a version that is no longer needed. May be repeated."""
+        with contextlib.suppress(NotFound):  # it was dropped before, or never kept
+            await self._delete(await self._store.get_file(id=file_id))
+
     # ---- tasks ------------------------------------------------------------------------------------------------
     async def by_uri(self, uri: str) -> FileRecord | None:
         """The stored file whose URI this is; None for a URI of elsewhere or of a file that is gone."""
@@ -257,7 +263,7 @@ class Files:
         """
         count = 0
         for record in await self._store.stale_uploads(self._clock.now(), 1000):
-            await self._delete(record)
+            await self._clear(record)
             count += 1
         unknown = {key for key in await self._blobs.keys() if not await self._is_known(key)}
         for key in unknown & self._orphans:
@@ -271,8 +277,12 @@ class Files:
         at a time."""
         old = await self._store.old_files(before, 1000)
         for record in old:
-            await self._delete(record)
+            await self._clear(record)
         return len(old)
+
+    async def _clear(self, record: FileRecord) -> None:
+        with contextlib.suppress(NotFound):  # another server's upkeep, or its owner, was faster
+            await self._delete(record)
 
     async def _is_known(self, key: str) -> bool:
         try:
