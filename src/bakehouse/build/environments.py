@@ -148,7 +148,7 @@ class Environments:
             writable=[path, cache, temp],
             readable=[app_dir, *tools, *certificates],
         )
-        return await run_tool(process, log)
+        return await run_tool(process, lambda stream, lines: _tell(log, stream, lines))
 
     def sweep(self) -> None:
         """Remove what a crash left half-built. Blocks. Nobody else may be building in the same temporary folder."""
@@ -239,6 +239,12 @@ def _reason(tail: list[str]) -> str:
             if mark in line:
                 return line.split(mark, 1)[1].strip()[:300]
     return ""
+
+
+def _tell(log: Log, stream: str, lines: list[str]) -> None:
+    # Where the server keeps environments is nobody's business.
+    if told := [line for line in lines if not line.startswith("Using Python ")]:
+        log(stream, told)
 
 
 def _seal(path: Path) -> None:
