@@ -36,8 +36,8 @@ def pair(
     return a, b
 
 
-def start(server: Server, function: str, number: int = 1, **body: Any) -> dict[str, Any]:
-    request = {"app": f"crashtest:{function}", "input": {"n": number}, **body}
+def start(server: Server, function: str, number: int = 1, count: int = 10) -> dict[str, Any]:
+    request = {"app": f"crashtest:{function}", "input": {"n": number, "count": count}}
     task: dict[str, Any] = Server.data(server.api.post("/apps/run", json=request))
     return task
 
@@ -65,7 +65,7 @@ def test_a_task_of_one_server_is_followed_through_the_other(pair: tuple[Server, 
 
 def test_a_cancel_through_the_other_server_arrives(pair: tuple[Server, Server]) -> None:
     a, b = pair
-    task = start(a, "steps")
+    task = start(a, "steps", count=400)
     wait_until(lambda: a.task(task["id"])["status"] == 7, "the task to run", 30)
     b.data(b.api.post(f"/tasks/{task['id']}/cancel"))
     assert a.wait(task["id"], 20)["status"] == CANCELLED

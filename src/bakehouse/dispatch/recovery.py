@@ -45,7 +45,8 @@ class Recovery:
             group.create_task(self._every(self.lease_seconds / 3, self._lease))
             group.create_task(self._every(SNAPSHOT_SECONDS, self.dispatcher.save_snapshots))
             if not self.sole:
-                group.create_task(self._every(1.0, self._watch_others))
+                group.create_task(self._every(0.25, self._cancels))
+                group.create_task(self._every(1.0, self._look_for_work))
 
     async def _every(self, seconds: float, duty: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -61,9 +62,12 @@ class Recovery:
             log.warning("lease had expired", action="lease_expired", holder=self.dispatcher.holder)
         await self._orphans()
 
-    async def _watch_others(self) -> None:
+    async def _cancels(self) -> None:
+        """Cancels of this server's tasks that came through another one."""
         for task_id in await self.store.cancel_requests(self.dispatcher.holder):
             self.dispatcher.cancel_requested(task_id)
+
+    async def _look_for_work(self) -> None:
         if not self.dispatcher.draining:
             await self._scan()
 

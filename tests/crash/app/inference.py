@@ -14,6 +14,7 @@ class Setup(BaseAppSetup):
 
 class Input(BaseAppInput):
     n: int
+    count: int = 10
 
 
 class Output(BaseAppOutput):
@@ -34,9 +35,9 @@ class App(BaseApp):
         return self._answer(app_input)
 
     async def steps(self, app_input: Input) -> Output:
-        for step in range(10):
+        for step in range(app_input.count):
             print(f"step {step} of {app_input.n}")
-            self.report_progress(step + 1, 10)
+            self.report_progress(step + 1, app_input.count)
             await asyncio.sleep(0.05)
         return self._answer(app_input)
 
