@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +35,19 @@ def test_counter_keeps_its_number_within_a_session(client: Inference) -> None:
         assert second.call("read")["output"]["value"] == 0
         assert first.call("reset")["output"]["value"] == 0
         assert first.call("increment", {"by": -2})["output"]["value"] == -2
+
+
+@pytest.mark.parametrize(
+    ("app", "values", "expected"),
+    [("counter", {"by": 2}, {"value": 2, "calls": 1}), ("slow", {"steps": 1}, {"done": 1})],
+)
+def test_infsh_runs_the_example_without_a_server(app: str, values: dict[str, int], expected: dict[str, int]) -> None:
+    argv = ["app", "test", str(EXAMPLES / app), "--input", json.dumps(values), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from infsh._cli import main; main()", *argv], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert expected.items() <= json.loads(done.stdout)["output"].items()
 
 
 def test_counter_s_default_function_increments(client: Inference) -> None:

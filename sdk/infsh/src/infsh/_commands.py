@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, Optional
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -96,6 +97,17 @@ def init(
         _err.print(f"next: infsh app test {folder}")
 
 
+def _default_function(folder: Path) -> str | None:
+    """What ``inf.yml`` names. A server checks the file in full when the app is deployed."""
+    path = folder / "inf.yml"
+    try:
+        found = yaml.safe_load(path.read_text("utf-8")) if path.is_file() else None
+    except yaml.YAMLError as error:
+        fail(f"{path} cannot be read: {' '.join(str(error).split())}", USAGE)
+    named = found.get("default_function") if isinstance(found, dict) else None
+    return named if isinstance(named, str) else None
+
+
 @apps.command(name="test")
 def try_(
     folder: Folder = Path(),
@@ -105,7 +117,11 @@ def try_(
     as_json: Json = False,
 ) -> None:
     """Run the app here, once, without a server: in its .venv if it has one."""
-    request = {"function": function, "input": read_json(input_, "--input"), "setup": read_json(setup, "--setup")}
+    request = {
+        "function": function or _default_function(folder),
+        "input": read_json(input_, "--input"),
+        "setup": read_json(setup, "--setup"),
+    }
     python = folder / ".venv" / "bin" / "python"
     command = [
         str(python.absolute()) if python.exists() else sys.executable,
