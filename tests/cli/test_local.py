@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def test_keys_are_made_shown_once_and_revoked(bakehouse: Command, tmp_path: Path
     assert made.json["key"] not in bakehouse("keys", "list", *home).out
     assert bakehouse("keys", "revoke", listed["id"], *home).status == 0
     assert bakehouse("keys", "list", *home, "--json").json[0]["revoked"] is True
+
+
+def test_a_key_may_expire(bakehouse: Command, tmp_path: Path) -> None:
+    made = bakehouse("keys", "create", "--expires", "30d", "--home", tmp_path, "--json").json
+    lasts = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    assert abs(lasts - timedelta(days=30)) < timedelta(minutes=1)
+    for wrong in ("soon", "0", "-1d"):
+        assert bakehouse("keys", "create", f"--expires={wrong}", "--home", tmp_path).status == 2
 
 
 def test_only_the_key_is_on_stdout(bakehouse: Command, tmp_path: Path) -> None:

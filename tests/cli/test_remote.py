@@ -181,6 +181,17 @@ def test_a_secret_is_read_from_stdin(bakehouse: Command, secret: str, server: Se
     assert [item["key"] for item in bakehouse("secrets", "list", "--json").json] == [secret]
 
 
+def test_a_missing_secret_says_what_to_do(bakehouse: Command, tmp_path: Path) -> None:
+    (tmp_path / "inf.yml").write_text("name: keeper\nsecrets:\n  - key: VAULT_A\n  - key: VAULT_B\n")
+    (tmp_path / "inference.py").write_text((STORY / "inference.py").read_text())
+    assert bakehouse("deploy", tmp_path).status == 0
+    ended = bakehouse("run", "keeper")
+    assert ended.status == 2
+    assert "VAULT_A" in ended.err
+    assert "VAULT_B" in ended.err
+    assert bakehouse("apps", "delete", "keeper").status == 0
+
+
 def test_keys_work_beside_the_running_server(bakehouse: Command, server: Server) -> None:
     made: dict[str, Any] = bakehouse("keys", "create", "--json").json
     with server.client(made["key"]) as client:

@@ -15,6 +15,7 @@ from bakehouse.core.clock import SystemClock, rfc3339
 from bakehouse.core.errors import NotFound
 from bakehouse.core.identity import SCOPES, Key
 from bakehouse.service.keys import FIRST_OWNER, Keys, NewKey
+from bakehouse.settings.units import parse_duration
 from bakehouse.store.base import Store
 
 app = typer.Typer(help="API keys of this machine's server; works whether it runs or not.", no_args_is_help=True)
@@ -38,6 +39,7 @@ def create(
     scope: Annotated[list[str] | None, typer.Option(help=f"Some of: {', '.join(SCOPES)}.  [default: run]")] = None,
     owner: options.Owner = FIRST_OWNER,
     user: Annotated[str | None, typer.Option(help="The person behind the key.  [default: the owner]")] = None,
+    expires: Annotated[str | None, typer.Option(help="Good for so long: 12h, 30d.  [default: for ever]")] = None,
     home: options.Home = None,
     database: options.Database = None,
     config: options.Config = None,
@@ -45,13 +47,24 @@ def create(
 ) -> None:
     """Make a key and show it; it cannot be shown again."""
     output = Output(json)
+    seconds = None if expires is None else _seconds(expires)
 
     async def work(store: Store) -> NewKey:
-        return await Keys(store, SystemClock()).create_for(owner, name, scope or ["run"], user)
+        return await Keys(store, SystemClock()).create_for(owner, name, scope or ["run"], user, seconds=seconds)
 
     made = on_store(settings_for(home, config, database=database), work)
     output.say("This is the only time that the key is shown:")
     output.result({**_shown(made.key), "key": made.text}, lambda console: console.print(made.text, markup=False))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(parse_duration(text))
+    except ValueError as error:
+        raise Failure(f"--expires {text}: {error}") from error
+    if seconds <= 0:
+        raise Failure(f"--expires {text}: must be longer than nothing")
+    return seconds
 
 
 @app.command("list")

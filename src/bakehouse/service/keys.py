@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bakehouse.core.clock import Clock
+from bakehouse.core.clock import SECOND, Clock
 from bakehouse.core.errors import Invalid, NotFound, Unauthorized
 from bakehouse.core.identity import SCOPES, Caller, Key
 from bakehouse.core.ids import new_id
@@ -82,8 +82,13 @@ class Keys:
             raise Invalid.at("/expires_at", "must be in the future")
         return await self._make(caller.owner_id, caller.user_id, name, tuple(dict.fromkeys(scopes)), expires_at)
 
-    async def create_for(self, owner: str, name: str, scopes: Sequence[str], user: str | None = None) -> NewKey:
-        """A key for the owner called *owner*, made if missing: for operators on the machine, no caller is asked."""
+    async def create_for(
+        self, owner: str, name: str, scopes: Sequence[str], user: str | None = None, *, seconds: float | None = None
+    ) -> NewKey:
+        """A key for the owner called *owner*, made if missing: for operators on the machine, no caller is asked.
+
+        It is good for *seconds*, None for ever.
+        """
         check_name(owner, "owner")
         if owner in RESERVED_NAMESPACES:
             raise Invalid.at("/owner", f"the namespace {owner!r} belongs to the platform")
@@ -93,7 +98,8 @@ class Keys:
         now = self._clock.now()
         row = await self._store.ensure_owner(owner, now)
         person = await self._store.ensure_user(row.id, user or owner, now)
-        return await self._make(row.id, person.id, name, tuple(dict.fromkeys(scopes)), None)
+        expires_at = None if seconds is None else now + int(seconds * SECOND)
+        return await self._make(row.id, person.id, name, tuple(dict.fromkeys(scopes)), expires_at)
 
     async def first_key(self) -> NewKey | None:
         """The first key of a new server, admin of owner ``local``; None when there are keys already."""
