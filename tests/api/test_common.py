@@ -252,6 +252,22 @@ async def test_what_operators_ask(client: httpx.AsyncClient, seen: list[tuple[st
     ]  # fmt: skip
 
 
+async def test_the_direct_way_is_like_any_route(client: httpx.AsyncClient, seen: list[tuple[str, str, int]]) -> None:
+    answer = await client.post("/apps/run", json={"app": 3}, headers={"Authorization": "Bearer inf_good"})
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (400, "/app")
+    assert answer.headers["x-request-id"]
+    assert (await client.post("/apps/run", content=b"{")).status_code == 401
+    assert (await client.post("/apps/run", content=b" " * 2000)).status_code == 413
+    broken = await client.post(
+        "http://bake.test//apps/run", json={"app": "x"}, headers={"Authorization": "Bearer inf_good"}
+    )
+    assert (broken.status_code, broken.json()["code"]) == (500, "internal_error")
+    assert (await client.get("/apps/run")).status_code == 401
+    posts = [("/apps/run", "POST", status) for status in (400, 401)]
+    refused_unread, failed = ("unmatched", "POST", 413), ("/apps/run", "POST", 500)
+    assert seen == [*posts, refused_unread, failed, ("/apps/{app_id}", "GET", 401)]
+
+
 async def test_parts_that_are_missing_say_so_after_the_key(client: httpx.AsyncClient) -> None:
     assert (await client.post("/agents/run")).status_code == 401
     answer = await client.post("/agents/run", headers={"Authorization": "Bearer inf_good"}, json={})
