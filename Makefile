@@ -54,16 +54,16 @@ fix: install ## Let ruff repair what it can
 
 # One process tree per test file keeps a file's server to itself, so files may run side by side.
 test: install ## Every test but the long ones
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not crash"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow"
 
 test-fast: install ## The tests that need neither Node nor other clients' environments
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not crash and not interop"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not interop"
 
 test-interop: install ## The published clients against a real server
 	$(PYTEST) -m interop tests/interop
 
 test-crash: install ## kill -9 of the server, 100 times on each database, with a histogram
-	$(PYTEST) -m crash -s tests
+	BAKEHOUSE_KILLS=100 $(PYTEST) -s -p no:cacheprovider tests/crash
 
 test-slow: install ## The long forms
 	$(PYTEST) -n $(WORKERS) --dist loadfile -m slow
