@@ -58,6 +58,7 @@ class SessionsPart(Protocol):
     async def open(self, caller: Caller, app: App, version: Version, idle_timeout: int | None) -> str: ...
     async def check(self, caller: Caller, session_id: str, app: App, version: Version | None) -> Version: ...
     async def called(self, session_id: str, task_id: str) -> None: ...
+    async def lost(self, session_id: str, reason: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +135,12 @@ class Tasks:
         task = self._task(caller, app, version, request, function, orjson.dumps(value).decode(), lane, session_id)
         links = await self._links(caller, task)
         accepted = await self._accept(task, links)
-        if session_id is not None:
+        if session_id is None:
+            return accepted
+        if accepted is task:
             await self._sessions.called(session_id, accepted.id)
+        elif request.session == "new":  # the earlier request has a session already; nobody would call this one
+            await self._sessions.lost(session_id, "its call was a repeat of an earlier one")
         return accepted
 
     async def submit(
