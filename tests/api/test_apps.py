@@ -101,10 +101,15 @@ class TestApps:
         assert (await data(await client.delete(path)))["deleted"] is True
         assert (await client.get(path)).status_code == 404
 
-    @pytest.mark.parametrize("action", ["duplicate", "transfer", "status", "license"])
-    async def test_actions_that_are_not_here(self, client: httpx.AsyncClient, action: str) -> None:
-        answer = await client.post(f"/apps/app_1/{action}", json={})
-        assert (answer.status_code, answer.json()["code"]) == (501, "not_configured")
+    @pytest.mark.parametrize(
+        "path",
+        ["/apps/app_1/duplicate", "/apps/app_1/license", "/tasks/task_1/visibility", "/tasks/featured",
+         "/secrets/reveal/TOKEN"],
+    )  # fmt: skip
+    async def test_actions_that_are_not_here(self, client: httpx.AsyncClient, path: str) -> None:
+        for answer in (await client.post(path, json={}), await client.get(path)):
+            assert (answer.status_code, answer.json()["code"]) == (501, "not_configured")
+            assert path in answer.json()["detail"]
 
     async def test_scopes(self, client: httpx.AsyncClient, here: Platform) -> None:
         app = await ready(client, here)

@@ -13,8 +13,7 @@ def routers() -> list[APIRouter]:
     """Every router of the dialect, in the order in which they must be matched."""
     from bakehouse.api.inferencesh import account, apps, files, missing, sessions, tasks
 
-    # Tasks first: their routes are asked most often, and routes are tried in order.
-    return [tasks.router, files.router, missing.apps, apps.router, sessions.router, account.router, missing.router]
+    return [missing.actions, tasks.router, files.router, apps.router, sessions.router, account.router, missing.router]
 
 
 def hot_routes() -> list[tuple[str, str, Callable[[Request], Awaitable[Response]]]]:

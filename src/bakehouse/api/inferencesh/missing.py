@@ -17,17 +17,21 @@ NAMESPACES = (
 _METHODS = ["GET", "POST", "PUT", "DELETE"]
 
 router = APIRouter()
-apps = APIRouter()
-"""The same for actions on apps, which must be matched before ``/apps/{namespace}/{name}``."""
+actions = APIRouter()
+"""The same for single actions, which must be matched before paths with a name in the same place."""
 
-_APP_ACTIONS = ("duplicate", "transfer", "status", "license")
+_ACTIONS = (
+    *(f"/apps/{{app_id}}/{action}" for action in ("duplicate", "transfer", "status", "license")),
+    "/tasks/featured", "/tasks/{task_id}/featured", "/tasks/{task_id}/visibility", "/tasks/{task_id}/telemetry",
+    "/secrets/reveal/{key}",
+)  # fmt: skip
 
 
 async def refuse(request: Request) -> Response:
     """401 without a key, else 501 that names the part."""
     await caller(request, query_token=request.url.path.endswith("/stream"))
-    parts = request.url.path.strip("/").split("/")
-    part = f"the action {parts[-1]!r} of apps" if parts[0] == "apps" else f"/{parts[0]}"
+    path = request.url.path
+    part = path if path.startswith(("/apps/", "/tasks/", "/secrets/")) else "/" + path.split("/")[1]
     raise NotConfigured(
         f"{part} is not part of this server: it runs apps (POST /apps/run), keeps their files, sessions and secrets"
     )
@@ -36,5 +40,5 @@ async def refuse(request: Request) -> Response:
 for _name in NAMESPACES:
     router.add_api_route(f"/{_name}", refuse, methods=_METHODS, include_in_schema=False)
     router.add_api_route(f"/{_name}/{{rest:path}}", refuse, methods=_METHODS, include_in_schema=False)
-for _name in _APP_ACTIONS:
-    apps.add_api_route(f"/apps/{{app_id}}/{_name}", refuse, methods=["GET", "POST"], include_in_schema=False)
+for _path in _ACTIONS:
+    actions.add_api_route(_path, refuse, methods=["GET", "POST"], include_in_schema=False)
