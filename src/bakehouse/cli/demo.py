@@ -141,6 +141,7 @@ class _Demo:
         self._console = console
         self._home = home
         self._began = time.monotonic()
+        self._saved = Path(tempfile.mkdtemp(prefix="bakehouse-demo-"))
 
     def run(self) -> None:
         from inferencesh import Inference
@@ -155,7 +156,7 @@ class _Demo:
             self._deploy(server)
             with Inference(api_key=server.key, base_url=server.url) as client:
                 self._read_page(client, server.url)
-                self._edit(client)
+                self._edit(client, server.url)
                 self._count(client)
         finally:
             with self._working("stopping the server"):
@@ -196,9 +197,7 @@ class _Demo:
         cold = time.monotonic() - began
         output = task["output"]
         self._console.print(Panel(Text(output["text"]), title="what the page says", expand=False, padding=(0, 2)))
-        target = Path(tempfile.mkdtemp(prefix="bakehouse-demo-"))
-        for path in save_files(output["annotated"], target, url):
-            self._done("annotated image", str(path))
+        self._save("annotated image", output["annotated"], url)
         began = time.monotonic()
         again = client.run({"app": "ocr", "input": {"image": page}})
         warm = time.monotonic() - began
@@ -206,7 +205,7 @@ class _Demo:
             raise Failure("the warm run read something else than the cold one", Exit.FAILED)
         self._done("cold, warm", f"{cold:.2f} s with process and models to load, {warm:.2f} s on the warm instance")
 
-    def _edit(self, client: Inference) -> None:
+    def _edit(self, client: Inference, url: str) -> None:
         page = EXAMPLES / "ocr" / "page.png"
         self._title("Edit", "the same page, in three steps with a preview file each")
         previews: list[str] = []
@@ -218,9 +217,8 @@ class _Demo:
             last = update
         if status_text(last) != "completed":
             raise Failure(f"image-edit {status_text(last)}: {last.get('error')}", Exit.FAILED)
-        image = client.get_task(last["id"])["output"]["image"]
         self._done("previews seen", str(len(previews)))
-        self._done("image", image)
+        self._save("inverted image", client.get_task(last["id"])["output"]["image"], url)
 
     def _count(self, client: Inference) -> None:
         self._title("Count", "a session: calls that meet the same instance, and its state")
@@ -249,6 +247,11 @@ class _Demo:
             raise Failure(f"{params['app']} {status_text(last)}: {last.get('error')}", Exit.FAILED)
         self._done("states", " → ".join(states))
         return dict(client.get_task(last["id"]))
+
+    def _save(self, what: str, uri: str, url: str) -> None:
+        """Download a file: when the demo is over, its server is no more."""
+        for path in save_files(uri, self._saved, url):
+            self._done(what, str(path))
 
     # ---- how it looks -----------------------------------------------------------------------------------------
 
