@@ -208,6 +208,35 @@ def test_a_deploy_that_fails(bakehouse: Command, tmp_path: Path) -> None:
     assert "nothing_of_the_kind" in ended.err
 
 
+def test_a_second_server_is_refused(server: Server) -> None:
+    second = _spawn(server, "serve", "--home", str(server.home), "--port", "0")
+    _, told = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert "another server is running" in told
+    assert "Traceback" not in told
+
+
+def test_a_taken_port_is_refused(server: Server, tmp_path: Path) -> None:
+    second = _spawn(server, "serve", "--home", str(tmp_path), "--port", str(server.port))
+    _, told = second.communicate(timeout=60)
+    assert second.returncode == 2
+    assert "--port" in told
+    assert "Traceback" not in told
+
+
+def test_a_reader_that_leaves_early_hears_no_complaint(server: Server) -> None:
+    server.run("story", {"words": 20_000})
+    task = server.data(server.api.post("/tasks/list", json={"limit": 1}))["items"][0]["id"]
+    writing = _spawn(server, "logs", task)
+    assert writing.stdout is not None
+    assert writing.stdout.readline() == "word 1\n"
+    writing.stdout.close()
+    assert writing.stderr is not None
+    with writing.stderr as told:
+        assert told.read() == ""
+    writing.wait(60)
+
+
 def test_a_server_that_is_gone(bakehouse: Command, tmp_path: Path, server: Server) -> None:
     url = "http://127.0.0.1:1"
     for arguments in (("tasks", "list"), ("run", "story"), ("deploy", STORY)):

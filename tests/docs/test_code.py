@@ -45,6 +45,9 @@ def test_the_page_works(page: Path, bakehouse_server: Server, tmp_path: Path, mo
 
 def _as_a_reader(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell of somebody who followed the quickstart: server started, address and key exported."""
+    for name in list(os.environ):
+        if name.startswith(("BAKEHOUSE_", "INFERENCE_")):
+            monkeypatch.delenv(name)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("INFERENCE_BASE_URL", server.base_url)
     monkeypatch.setenv("INFERENCE_API_KEY", server.key)

@@ -69,10 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status. Never shows a traceback for what a user can put right."""
     try:
         app(args=None if arguments is None else list(arguments), prog_name=app.info.name)
-    except BrokenPipeError:
-        # The reader has gone, as in `bakehouse logs ... | head`; the interpreter must not try to flush at exit.
-        sys.stderr.close()
-        sys.exit(Exit.OK)
     except Exception as error:
         failure = _failure(error)
         if failure is None:
