@@ -159,6 +159,16 @@ class TestStream:
 class TestColours:
     """What only one of them has."""
 
+    def test_a_blocking_client_cannot_await(self, far: FarEnd) -> None:
+        far.on("POST", "/apps/run", data(RUNNING))
+        far.on("GET", STREAM, stream(line(10, 3)))
+
+        async def on_update(update: Any) -> None:
+            raise AssertionError("never runs")
+
+        with pytest.raises(TypeError, match="AsyncInference"):
+            Inference("key", base_url=far.url).run(RUN, on_update=on_update)
+
     def test_leaving_a_blocking_stream_closes_the_connection(self, far: FarEnd) -> None:
         far.on("GET", STREAM, stall(line(7, 2)))
         with Inference("key", base_url=far.url) as client, client.stream_task("task_1") as updates:

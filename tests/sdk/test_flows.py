@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from typing import Any
 
@@ -100,6 +101,15 @@ class TestRun:
         with pytest.raises(ValueError, match="JSON"):
             run(network, input={"a": float("nan")})
         assert network.requests == []
+
+    def test_dates_and_their_like_are_sent_as_text(self) -> None:
+        network = Network([ok(DONE)])
+        run(network, input={"when": datetime.date(2031, 2, 3), "tags": {"a"}})
+        assert json.loads(network.requests[0].content)["input"] == {"when": "2031-02-03", "tags": ["a"]}
+
+    def test_what_nobody_can_send_is_named(self) -> None:
+        with pytest.raises(ValueError, match="the request cannot be sent as JSON"):
+            run(Network(), input={"a": object()})
 
     def test_an_answer_that_is_no_json_says_so(self) -> None:
         reply = ok(DONE)

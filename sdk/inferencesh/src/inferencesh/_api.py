@@ -62,11 +62,20 @@ def _until(text: str) -> float | None:
 
 
 def dumps(value: Any, what: str) -> bytes:
-    """*value* as JSON. Raises ValueError naming *what* for something that JSON cannot hold."""
+    """*value* as JSON; dates, UUIDs and their like in the form that pydantic gives them.
+
+    Raises ValueError naming *what* for something that JSON cannot hold.
+    """
     try:
-        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain).encode()
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} cannot be sent as JSON: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    from pydantic_core import to_jsonable_python  # few inputs need it, and it is slow to import
+
+    return to_jsonable_python(value)
 
 
 def segment(text: str) -> str:

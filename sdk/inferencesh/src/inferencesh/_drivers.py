@@ -114,7 +114,10 @@ class SyncDriver:
         if isinstance(op, Sleep):
             return time.sleep(op.seconds)
         assert isinstance(op, Call)
-        op.function(op.update)
+        answer = op.function(op.update)
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise TypeError("on_update is a coroutine function; that needs AsyncInference")
         return None
 
     def _open(self, request: Request, link: _Link) -> Reply:
