@@ -165,6 +165,7 @@ class Bench:
         self.home = folder / "home"
         self.wheels = wheels
         self.packages: dict[str, Path] = {}
+        self.environ: Mapping[str, str] = os.environ
         self.fetched = 0
 
     def version(self, files: Mapping[str, str | bytes], owner_id: str = "own_1") -> Version:
@@ -183,7 +184,7 @@ class Bench:
     ) -> Builder:
         settings = BuildSettings(
             home=self.home,
-            environ=os.environ,
+            environ=self.environ,
             probe_timeout=probe_timeout,
             wheels=self.wheels,
         )

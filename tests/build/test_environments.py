@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -239,6 +240,29 @@ async def test_kernels() -> None:
         await find_interpreter("python-3.77", build_environ(os.environ))
     with pytest.raises(BuildFailed, match=r"need Python 3\.9"):
         await find_interpreter("python-3.7", {})
+
+
+def other_interpreters() -> list[Path]:
+    """Pythons of another version that apps may ask for, on the PATH or kept by pyenv."""
+    own = f"python3.{sys.version_info.minor}"
+    folders = [Path(folder) for folder in os.get_exec_path()] + list(Path.home().glob(".pyenv/versions/*/bin"))
+    found = [path for folder in folders for path in folder.glob("python3.[0-9]*") if path.name != own]
+    minor = re.compile(r"python3\.(9|1\d)")
+    # pyenv's shims have names of versions that they then refuse to run.
+    return [path for path in found if minor.fullmatch(path.name) and ".pyenv/shims" not in str(path)]
+
+
+async def test_an_app_may_have_another_python_than_the_server(bench: Bench) -> None:
+    others = other_interpreters()
+    if not others:
+        pytest.skip("this machine has one Python only")
+    kernel = others[0].name.replace("python", "python-")
+    bench.environ = {**os.environ, "PATH": f"{others[0].parent}:{os.environ['PATH']}"}
+    version = await built(bench, bench.version(app_files(inf_yml=f"name: a\nkernel: {kernel}")))
+    environment = await bench.builder().prepare(version)
+    answer = await asyncio.to_thread(output_of, environment.python, "-V")
+    assert answer.startswith(f"Python {kernel.removeprefix('python-')}.")
+    assert version.env_key != (await built(bench, bench.version(app_files()))).env_key
 
 
 async def test_missing_wheels_say_what_to_do(tmp_path: Path) -> None:

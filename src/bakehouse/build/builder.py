@@ -205,7 +205,9 @@ class Builder:
         return manifest
 
     async def _recipe(self, version: Version, manifest: Manifest, app_dir: Path, log: Log) -> Recipe:
-        interpreter, python = await find_interpreter(manifest.kernel, self._environ)
+        # Where the operator has interpreters; what a build runs does not see these.
+        places = {key: value for key, value in self._settings.environ.items() if key in ("PATH", "HOME")}
+        interpreter, python = await find_interpreter(manifest.kernel, {**self._environ, **places})
         wheels = await our_wheels(self._environ, log, self._settings.wheels)
         return Recipe(
             scope=version.owner_id,

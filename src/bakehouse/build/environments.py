@@ -253,17 +253,23 @@ def _seal(path: Path) -> None:
 
 
 async def find_interpreter(kernel: str, environ: Mapping[str, str]) -> tuple[Path, str]:
-    """The interpreter for *kernel* (``python``, ``python-3.X``) and its version "3.X"; BuildFailed if there is none."""
+    """The interpreter for *kernel* (``python``, ``python-3.X``) and its version "3.X"; BuildFailed if there is none.
+
+    *environ* is for uv; its PATH and HOME are where it looks.
+    """
     own = f"{sys.version_info.major}.{sys.version_info.minor}"
     wanted = kernel.partition("-")[2] or own
     if wanted == own:
-        return Path(sys.base_prefix) / "bin" / f"python{own}", own
+        base = Path(sys.base_prefix) / "bin" / f"python{own}"
+        return base if base.exists() else Path(sys.executable), own
     if int(wanted.partition(".")[2]) < 9:
         raise BuildFailed(f"kernel {kernel}: apps need Python 3.9 or newer")
     argv = [uv.find_uv_bin(), "python", "find", "--no-project", wanted]
-    home = {"HOME": tempfile.gettempdir(), "PATH": environ.get("PATH", "/usr/bin:/bin")}
     process = await asyncio.create_subprocess_exec(
-        *argv, env={**environ, **home}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        *argv,
+        env={"HOME": tempfile.gettempdir(), **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
     )
     answer, _ = await process.communicate()
     if process.returncode:
