@@ -19,6 +19,8 @@ from tests.support.server import Server
 APPS = Path(__file__).parent / "apps"
 NOOP, TICKER = "local/bench-noop", "local/bench-ticker"
 COMPLETED = '"status":10'
+# Folders of a namespace package, whose own name py-spy leaves out.
+TELEMETRY = {"_logs", "context", "metrics", "trace"}
 STANDARD = {"asyncio", "concurrent", "email", "json", "urllib", "logging", "sqlite", "http", "importlib"}
 
 
@@ -124,4 +126,6 @@ def package(frame: str) -> str:
     match = re.search(r"\((?:.*site-packages/|.*/src/)?([a-z_]+)/(?:([a-z_]+)/)?", frame)
     if match is None or match[1] in STANDARD:
         return ""
+    if match[1] in TELEMETRY:
+        return "opentelemetry"
     return f"bakehouse.{match[2] or 'core'}" if match[1] == "bakehouse" else match[1]

@@ -88,6 +88,15 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path, timeou
     raise PeerMissing(f"{process.args!r} did not open port {port}:\n{log.read_text(errors='replace')[-3000:]}")
 
 
+def settle(patience: float, quiet: float = 20.0) -> float:
+    """Wait up to *patience* seconds for the machine to be quiet; returns the per cent of its cores that others use."""
+    deadline = time.monotonic() + patience
+    while True:
+        busy = psutil.cpu_percent(interval=1.0)
+        if busy < quiet or time.monotonic() > deadline:
+            return busy
+
+
 class Memory:
     """Samples the resident memory of a process and its descendants in MiB, as a time series."""
 

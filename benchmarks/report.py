@@ -47,15 +47,16 @@ def task_rows(run: dict[str, Any]) -> list[Row]:
     base = run["systems"].get("LitServe", {})
     rows = []
     for name, figures in run["systems"].items():
+        busy = f"{run['busy'].get(name, 0):.0f}%"
         if "missing" in figures:
-            rows.append([name, "-", "-", "-", "-", "-", figures["missing"].splitlines()[0][:60]])
+            rows.append([name, "-", "-", "-", "-", "-", figures["missing"].splitlines()[0][:60], busy])
         for callers, found in figures.items():
             if callers == "missing":
                 continue
             peer = base.get(callers, {}).get("rate")
             ratio = f"{found['rate'] / peer:.2f}" if peer else "-"
             times = ["-", "-"] if callers == "batch" else [f"{found['p50_ms']:.2f}", f"{found['p99_ms']:.2f}"]
-            rows.append([name, callers, f"{found['rate']:,.0f}", *times, ratio, str(found["errors"])])
+            rows.append([name, callers, f"{found['rate']:,.0f}", *times, ratio, str(found["errors"]), busy])
     return rows
 
 
@@ -95,7 +96,7 @@ def verdicts(run: dict[str, Any]) -> list[Row]:
     return rows
 
 
-TASK_HEAD = ["system", "callers", "tasks/s", "p50 ms", "p99 ms", "x LitServe", "errors"]
+TASK_HEAD = ["system", "callers", "tasks/s", "p50 ms", "p99 ms", "x LitServe", "errors", "others' CPU"]
 CPU_HEAD = ["callers", "server ms", "instance ms"]
 STREAM_HEAD = ["streams", "updates/s", "delivered", "MB", "terminal events", "server MiB start/peak/end"]
 AIM_HEAD = ["aim", "wanted", "measured", ""]
@@ -134,7 +135,8 @@ def markdown(run: dict[str, Any]) -> str:
         f"load average before the run {facts['load_before'][0]}; {run['seconds']:g} s per point; "
         f"commit {run['commit']}; our store: {run['database']}.",
         "",
-        "Generators, servers and workers share the cores. Latencies are those of one call from request to result.",
+        "Generators, servers and workers share the cores. Latencies are those of one call from request to result. "
+        "The last column is what other programs used of the cores right before: rows compare only where it is small.",
     ]
     for title, head, rows in sections(run):
         lines += ["", f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]

@@ -13,7 +13,7 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.measure_ours import Ours
 from benchmarks.measure_peers import MEASURES, measure
-from benchmarks.processes import ROOT
+from benchmarks.processes import ROOT, settle
 
 console = Console(stderr=True)
 
@@ -26,6 +26,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 s per point, fewer streams, nothing is written")
     parser.add_argument("--no-streams", action="store_true", help="skip the stream figures")
     parser.add_argument("--profile", action="store_true", help="sample our server with py-spy at 64 callers")
+    parser.add_argument(
+        "--settle", type=float, default=15.0, help="longest wait for a quiet machine before a system, s"
+    )
     parser.add_argument("--database", help="PostgreSQL URL for our server; the default is SQLite")
     chosen = parser.parse_args()
     if chosen.quick:
@@ -52,6 +55,7 @@ def measure_streams(ours: Ours, chosen: argparse.Namespace) -> dict[str, Any]:
 def measure_ours(run: dict[str, Any], chosen: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="bakehouse-bench-") as folder, Ours(Path(folder), chosen.database) as ours:
         ours.tasks(16, 1.0)  # pages, caches and the instance are warm before the first figure
+        run["busy"][report.OURS] = settle(chosen.settle)
         run["systems"][report.OURS] = {}
         for callers in chosen.callers:
             console.log(f"ours: {callers} callers")
@@ -74,12 +78,14 @@ def main() -> None:
         "commit": commit.stdout.strip() or "unknown",
         "seconds": chosen.seconds,
         "database": "PostgreSQL" if chosen.database else "SQLite, WAL, synchronous=FULL",
+        "busy": {},
         "systems": {},
         "streams": {},
     }
     if chosen.only != "ours":
         for name in MEASURES:
             console.log(name)
+            run["busy"][name] = settle(chosen.settle)
             run["systems"][name] = measure(name, chosen.callers, chosen.seconds)
     if chosen.only != "peers":
         measure_ours(run, chosen)
