@@ -48,6 +48,16 @@ def test_commits() -> None:
     assert found["bakehouse_store_commit_seconds_count", ()] == 1
 
 
+def test_buckets_hold_what_is_not_above_them() -> None:
+    metrics = Metrics()
+    for size in (1, 2, 3, 10_000):
+        metrics.commit(size, 0)
+    found = _samples(metrics)
+    counts = {dict(labels)["le"]: value for (name, labels), value in found.items() if name.endswith("size_bucket")}
+    assert (counts["1.0"], counts["2.0"], counts["4.0"], counts["512.0"], counts["+Inf"]) == (1, 2, 3, 3, 4)
+    assert found["bakehouse_store_commit_size_count", ()] == 4
+
+
 def test_levels_are_asked_for_at_the_scrape() -> None:
     metrics = Metrics()
     states = {"queued": 3.0}
