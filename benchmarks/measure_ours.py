@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -57,27 +58,23 @@ class Ours:
         cpu = {"server_cpu_ms": round(server, 3), "instance_cpu_ms": round(instances, 3)}
         return {**figures, **cpu, "memory": memory.series}
 
-    def _start(self, function: str, count: int, rate: float, delay: float) -> str:
-        request = {
-            "app": TICKER,
-            "function": function,
-            "input": {"count": count, "rate": rate, "delay": delay},
-        }
+    def _start(self, function: str, count: int, rate: float, start: float) -> str:
+        request = {"app": TICKER, "function": function, "input": {"count": count, "rate": rate, "start": start}}
         return str(self.server.data(self.server.api.post("/apps/run", json=request))["id"])
 
     def fan_out(self, streams: int, rate: float, seconds: float) -> Figures:
         """One task that publishes *rate* deltas a second, read by *streams* readers at once."""
         count = int(rate * seconds)
         delay = 2.0 + streams / 500  # the readers must stand before the first tick
-        task_id = self._start("deltas", count, rate, delay)
+        task_id = self._start("deltas", count, rate, time.time() + delay)
         figures = self._read([task_id] * streams, timeout=seconds + delay + 60)
         published = count * streams
         return {**figures, "published": published, "share": round(figures["lines"] / published, 3)}
 
     def crowd(self, tasks: int, rate: float, seconds: float) -> Figures:
         """*tasks* running tasks with one stream each and *rate* updates a second per task."""
-        count, delay = int(rate * seconds), 5.0
-        ids = [self._start("run", count, rate, delay) for _ in range(tasks)]
+        count, start = int(rate * seconds), time.time() + 3.0 + tasks / 80
+        ids = [self._start("run", count, rate, start) for _ in range(tasks)]
         figures = self._read(ids, timeout=seconds * 3 + 120)
         return {**figures, "published": count * tasks, "share": round(figures["lines"] / (count * tasks), 3)}
 

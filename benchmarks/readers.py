@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import uvloop
 
+HEARTBEAT = b'"heartbeat"'
 TERMINAL = b'"status":10,'
 
 
@@ -37,8 +38,10 @@ class Reader(asyncio.Protocol):
         if not self._opened:
             self._opened = True
             self._crowd.opened(data.startswith(b"HTTP/1.1 200"), data)
-        self.lines += data.count(b"\n{") + data.startswith(b"{")
-        self._crowd.heard()
+        updates = data.count(b"\n{") + data.startswith(b"{") - data.count(HEARTBEAT)
+        if updates > 0:
+            self.lines += updates
+            self._crowd.heard()
         self.bytes += len(data)
         seen = self._tail + data
         self.terminal = self.terminal or TERMINAL in seen

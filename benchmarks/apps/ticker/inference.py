@@ -10,7 +10,7 @@ from infsh import BaseApp, BaseAppInput, BaseAppOutput, StreamDelta
 class TickInput(BaseAppInput):
     count: int
     rate: float = 20.0
-    delay: float = 0.0
+    start: float = 0.0  # seconds since the epoch, so that many tasks begin together
 
 
 class TickOutput(BaseAppOutput):
@@ -23,7 +23,7 @@ class TickDelta(StreamDelta):
 
 async def ticks(input_data: TickInput) -> AsyncIterator[int]:
     """The numbers from 1 to count, each at its time; late ones follow at once."""
-    await asyncio.sleep(input_data.delay)
+    await asyncio.sleep(max(0.0, input_data.start - time.time()))
     started = time.monotonic()
     for n in range(1, input_data.count + 1):
         late = started + n / input_data.rate - time.monotonic()
