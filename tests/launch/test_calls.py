@@ -5,9 +5,16 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from bakehouse.core.executor import Finished, Logged, Progressed, Yielded
+from bakehouse.core.executor import Finished, Logged, Progressed, Returned, Yielded
 from bakehouse.core.task import TaskStatus as S
 from tests.launch.support import ECHO, Bench, bench
+
+SLEEPY = """
+class App(BaseApp):
+    def run(self, data: In) -> Out:
+        time.sleep(data.number)
+        return Out()
+"""
 
 NOISY = """
 class App(BaseApp):
@@ -160,6 +167,21 @@ async def test_short_calls_wait_behind_a_busy_instance_and_come_in_order(one: Be
         ended.append((await call.output())["text"])
     assert ended == [str(n) for n in range(17)]
     assert one.executor.stats()["starts"] == 1
+
+
+async def test_calls_behind_one_that_turns_out_long_are_given_back(one: Bench) -> None:
+    app = one.app(SLEEPY)
+    for _ in range(3):
+        await one.call(app).output()
+    long, held = one.call(app, number=1.5), [one.call(app) for _ in range(3)]
+    assert [call.statuses for call in (long, *held)] == [[S.RUNNING], [], [], []]
+    for call in held:
+        assert isinstance(await call.end(), Returned)
+    assert long.outcome is None
+    again = one.call(app)
+    await again.output()
+    assert long.outcome is None, "another instance ran it"
+    await long.output()
 
 
 async def test_an_inbox_item_reaches_the_running_call_only(one: Bench) -> None:

@@ -112,6 +112,19 @@ def test_calls_too_short_to_share_stay_on_one_instance() -> None:
     assert pool.capacity("a", 0.0) == Capacity(0, 0)
 
 
+def test_nothing_more_is_put_behind_a_call_that_takes_long() -> None:
+    pool = make()
+    member = grow(pool, "1", "a")
+    pool.took(member, None)
+    pool.ended(member, 0.0, seconds=0.0001)
+    pool.took(member, None)
+    member.stalled = True
+    assert pool.capacity("a", 0.0) == Capacity(1, 0)
+    assert pool.place("a", 0.0) == Start()
+    pool.ended(member, 0.0, seconds=1.0)
+    assert not member.stalled
+
+
 def test_memory_that_is_in_use_bounds_starts_until_idle_ones_leave() -> None:
     pool = make(max_instances=9)
     pool.needs["big"] = Need(memory=6 * GIB)

@@ -206,9 +206,12 @@ def call(
     }
 
 
-def cancel(task_id: str) -> Message:
-    """Ask a call to end early; it answers with whichever final message comes first."""
-    return {"t": "cancel", "id": task_id}
+def cancel(task_id: str, held_only: bool = False) -> Message:
+    """Ask a call to end early; it answers with whichever final message comes first.
+
+    ``held_only``: just if it has not begun, because the server wants to run it elsewhere.
+    """
+    return {"t": "cancel", "id": task_id, "held_only": True} if held_only else {"t": "cancel", "id": task_id}
 
 
 def inbox(task_id: str, item: Any) -> Message:

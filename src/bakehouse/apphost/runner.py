@@ -105,7 +105,7 @@ class Runner:
                 self._pending.append(Call(message, self._functions.get(name)))
             self._start_next()
         elif kind == "cancel":
-            self._cancel(message["id"])
+            self._cancel(message["id"], bool(message.get("held_only")))
         elif kind == "inbox":
             call = self._running.get(message["id"])
             if call is not None:
@@ -340,7 +340,8 @@ class Runner:
 
     # Cancelling and stopping
 
-    def _cancel(self, task_id: str) -> None:
+    def _cancel(self, task_id: str, held_only: bool = False) -> None:
+        """Cancel a call; with *held_only* just one that has not begun: the server takes it back."""
         with self._lock:
             call = self._running.get(task_id)
             if call is None:
@@ -349,7 +350,7 @@ class Runner:
                     self._pending.remove(held)
                     self._channel.post(messages.encode(messages.cancelled(task_id)))
                 return
-            if call.cancel_requested:
+            if call.cancel_requested or held_only:
                 return
             call.cancel_requested = True
         hook = own_hook(type(self.app), "on_cancel")

@@ -20,6 +20,10 @@ class Environment:
     python: Path
     app_dir: Path
 
+    def resolved(self) -> Environment:
+        """The same with real directories, as mounts need them; the interpreter may stay a link in its venv."""
+        return Environment(self.python.parent.resolve() / self.python.name, self.app_dir.resolve())
+
 
 def _instances() -> int:
     return max(4, (os.cpu_count() or 2) * 2)

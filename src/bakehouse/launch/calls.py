@@ -25,7 +25,7 @@ class Phase(IntEnum):
 class CallState:
     """Where a call stands. ``sink`` is None once its outcome was reported: what comes after is not heard."""
 
-    __slots__ = ("call", "cancelling", "id", "phase", "sink", "started", "timer")
+    __slots__ = ("call", "cancelling", "id", "phase", "recalled", "sink", "started", "timer")
 
     def __init__(self, call: Call, sink: Sink) -> None:
         self.call = call
@@ -34,6 +34,7 @@ class CallState:
         self.phase = Phase.WAITING
         self.started = 0.0
         self.cancelling = False
+        self.recalled = False
         self.timer: asyncio.TimerHandle | None = None
 
     def tell(self, event: ExecutorEvent) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from bakehouse.apphost.messages import PROTOCOL
+from bakehouse.apphost.messages import PROTOCOL, cancel
 from bakehouse.core.app import Limits, Version
 from bakehouse.core.executor import (
     Call,
@@ -97,6 +97,7 @@ class Instance:
     def spawn(self, environment: Environment, environ: dict[str, str], places: Places) -> None:
         """Start the process. Raises OSError when the machine refuses one."""
         settings = self.keeper.settings
+        environment = environment.resolved()
         ours, theirs = message_sockets()
         plan = make_plan(
             app_argv(environment.python),
@@ -223,12 +224,24 @@ class Instance:
                 self._kill_timer = self._kill_timer or self._loop.call_later(grace, self._abandon)
             return
         if self._channel is not None and not state.cancelling:
-            self._channel.send({"t": "cancel", "id": state.id})
+            self._channel.send(cancel(state.id))
         state.cancelling = True
         if state.phase == Phase.SENT:
             state.finish(Finished(cancelled=True))  # the child still has it; its answer frees the place
         else:
             self._force_after(state, grace)
+
+    def recall(self) -> None:
+        """Take back the calls that the child holds: the one that runs takes longer than was expected."""
+        for state in self._held:
+            if self._channel is not None and not state.cancelling and not state.recalled:
+                state.recalled = True
+                self._channel.send(cancel(state.id, held_only=True))
+
+    def stalled(self, seconds: float) -> bool:
+        """Whether calls are held behind one that has run for *seconds* or more."""
+        running = self._running
+        return bool(self._held) and running is not None and self._loop.time() - running.started >= seconds
 
     def _abandon(self) -> None:
         """Nobody waits for a start that takes long."""
@@ -335,7 +348,11 @@ class Instance:
         self._over(message, lambda: Finished(failure=failure_of(message["error"])))
 
     def _on_cancelled(self, message: dict[str, Any]) -> None:
-        self._over(message, lambda: Finished(cancelled=True))
+        state = self.calls.get(message["id"])
+        if state is not None and state.recalled and not state.cancelling:
+            self._leave(state, Returned("its instance was busy with a longer call"))
+        else:
+            self._over(message, lambda: Finished(cancelled=True))
 
     def _over(self, message: dict[str, Any], outcome: Callable[[], Finished]) -> None:
         state = self.calls.get(message["id"])

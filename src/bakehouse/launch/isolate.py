@@ -102,7 +102,7 @@ def describe_isolation(isolation: str = "auto") -> list[str]:
 
 def command(plan: dict[str, Any]) -> list[str]:
     """The command line that runs *plan*."""
-    return [sys.executable, "-I", "-S", str(SHIM), json.dumps(plan, separators=(",", ":"))]
+    return [sys.executable, "-I", "-S", str(SHIM), json.dumps({**plan, "parent": os.getpid()}, separators=(",", ":"))]
 
 
 def make_plan(
@@ -126,7 +126,7 @@ def make_plan(
         "read": [*_SYSTEM, *(f"/etc/{name}" for name in _ETC), *_resolver(), *reads],
         "write": [*writes, *(["/tmp", "/var/tmp", "/dev/shm"] if on.namespaces else [])],
         "devices": [f"/dev/{name}" for name in _DEVICES] + [str(path) for path in Path("/dev").glob("nvidia*")],
-        "hide": _hidden(home, places),
+        "hide": _hidden(home.resolve(), places),
         "keep": _outermost([*writes, *reads, *_resolver()]),
         "limits": _rlimits(limits),
         "shm": min(limits.memory or _SHARED_MEMORY, _SHARED_MEMORY),
@@ -138,7 +138,7 @@ def _hidden(home: Path, places: Places) -> list[tuple[str, str | None]]:
     covers: list[tuple[str, str | None]] = [("/tmp", str(places.tmp)), ("/var/tmp", str(places.tmp)), ("/run", None)]
     covers = [(top, cover) for top, cover in covers if Path(top).is_dir()]
     inside = any(home.is_relative_to(top) for top, _ in covers)
-    return covers if inside else [*covers, (str(home.resolve()), None)]
+    return covers if inside else [*covers, (str(home), None)]
 
 
 def _outermost(paths: list[str]) -> list[str]:

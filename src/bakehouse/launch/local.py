@@ -27,6 +27,7 @@ from bakehouse.launch.watch import Reaper, Usage, usage
 log = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.25
+STALLED_SECONDS = 0.25
 
 
 class LocalExecutor:
@@ -60,7 +61,11 @@ class LocalExecutor:
         """See `Executor.capacity`."""
         if self._stopping:
             return Capacity(0)
-        return self._pool.capacity(lane, asyncio.get_running_loop().time(), crowded=bool(self._unplaced))
+        now = asyncio.get_running_loop().time()
+        room = self._pool.capacity(lane, now, crowded=bool(self._unplaced))
+        if room.ready <= 0:  # who asked is told when an instance that is still kept may make room
+            self._look_again(self._pool.look_again(lane, now))
+        return room
 
     def on_capacity(self, wake: Callable[[], None]) -> None:
         """See `Executor.on_capacity`."""
@@ -206,8 +211,7 @@ class LocalExecutor:
                 self.counts["evictions"] += 1
                 self.instances[name].stop()
         if isinstance(decision, Wait):
-            if decision.until is not None and self._retry is None:
-                self._retry = loop.call_at(decision.until, self._retry_now)
+            self._look_again(decision.until)
             return False
         if isinstance(decision, Use):
             instance = self.instances[decision.member]
@@ -271,6 +275,14 @@ class LocalExecutor:
         self._changed.set()
         if not task.cancelled() and task.exception() is not None:
             log.error("launch work failed", extra={"action": "launch_error"}, exc_info=task.exception())
+
+    def _look_again(self, at: float | None) -> None:
+        """Look for room at time *at* of the loop, if not before."""
+        if at is None or (self._retry is not None and self._retry.when() <= at):
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_at(at, self._retry_now)
 
     def _retry_now(self) -> None:
         self._retry = None
@@ -343,6 +355,7 @@ class LocalExecutor:
                 for (instance, _, _), used in zip(watched, found, strict=True):
                     self._judge(instance, used)
             await asyncio.to_thread(self._reaper.look)
+            self._take_back()
             self._evict(loop.time())
 
     def _judge(self, instance: Instance, used: Usage) -> None:
@@ -356,6 +369,13 @@ class LocalExecutor:
         elif limits.processes is not None and used.processes > limits.processes:
             reason = f"killed for running {used.processes} processes; its limit is {limits.processes}"
             instance.kill(End(reason, "too_many_processes", retry=False))
+
+    def _take_back(self) -> None:
+        """Calls that were put behind a short one that turns out long run elsewhere."""
+        for instance in self.instances.values():
+            if instance.stalled(STALLED_SECONDS):
+                instance.member.stalled = True
+                instance.recall()
 
     def _evict(self, now: float) -> None:
         expired = self._pool.expired(now)

@@ -42,7 +42,8 @@ class Need:
 class Member:
     """An instance as the pool sees it. ``running`` calls execute or wait for its start, ``held`` wait behind them.
 
-    ``memory`` is the larger of what was declared and what was measured. ``session`` pins it.
+    ``memory`` is the larger of what was declared and what was measured. ``session`` pins it. ``pace`` is the usual
+    number of seconds of its calls; ``stalled``: the call that runs takes much longer than that.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Member:
     calls: int = 0
     session: str | None = None
     pace: float | None = None
+    stalled: bool = False
 
     @property
     def idle(self) -> bool:
@@ -134,6 +136,7 @@ class Pool:
         member.calls -= 1
         member.idle_since = now
         if seconds is not None:
+            member.stalled = False
             before = member.pace
             member.pace = seconds if before is None else before + _SMOOTH * (seconds - before)
 
@@ -199,6 +202,10 @@ class Pool:
         # One call decides which instance the session owns; the next ones go there.
         return Capacity(min(1, self.capacity(base, now, crowded=crowded).ready))
 
+    def look_again(self, lane: str, now: float) -> float | None:
+        """When a lane without room may get some though nothing else happens: an idle instance may go by then."""
+        return self._next_settled(split_lane(lane)[0], now)
+
     def place(self, lane: str, now: float) -> Decision:
         """Where a call of *lane* goes."""
         base, session = split_lane(lane)
@@ -244,7 +251,7 @@ class Pool:
     # ---- starting another one ------------------------------------------------------------------------------
 
     def _brisk(self, member: Member) -> bool:
-        return member.ready_at is not None and member.pace is not None and member.pace < BRISK
+        return not member.stalled and member.ready_at is not None and member.pace is not None and member.pace < BRISK
 
     def _trivial(self, base: str) -> bool:
         """Whether calls are so short that a full row of them ends sooner than another instance would help."""

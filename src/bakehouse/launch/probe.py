@@ -35,7 +35,7 @@ async def describe(
     name = new_id("probe")
     root = settings.home / "instances" / name
     places = await asyncio.to_thread(Places.below, root)
-    probe = _Probe(settings, Environment(python, app_dir), places, environ, name, on_log)
+    probe = _Probe(settings, Environment(python, app_dir).resolved(), places, environ, name, on_log)
     try:
         probe.start()
         return await probe.answer(timeout)

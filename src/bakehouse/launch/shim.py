@@ -3,7 +3,8 @@
 Run by path with the server's interpreter (``python -I -S shim.py PLAN``), standard library only, because it must start
 within milliseconds. PLAN is a JSON object: ``argv``, ``cwd``, ``isolate`` (what to apply: ``namespaces``,
 ``landlock``), ``read``, ``write``, ``devices`` (paths), ``hide`` (``[directory, replacement or null]``), ``keep``,
-``limits`` (name of an RLIMIT to a number), ``shm`` (bytes of /dev/shm). The environment is the app's own.
+``limits`` (name of an RLIMIT to a number), ``shm`` (bytes of /dev/shm), ``parent`` (the server's process id). The
+environment is the app's own.
 
 With namespaces there are three processes. This one stays outside and ends the way the app ends, so that the server
 reads the app's exit status from it. Its child is process 1 of a PID namespace and only reaps; the app is the third.
@@ -50,7 +51,7 @@ def main() -> None:
     """Run the plan; does not return before the app has ended."""
     plan = json.loads(sys.argv[1])
     _check("prctl", _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL))
-    if os.getppid() == 1 and not plan.get("orphan"):
+    if os.getppid() != plan["parent"]:
         os._exit(FAILED)  # the server died before the line above
     for name, value in plan["limits"].items():
         _limit(getattr(resource, name), value)
