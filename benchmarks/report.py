@@ -118,8 +118,8 @@ def sections(run: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
 def show(run: dict[str, Any], console: Console) -> None:
     for title, head, rows in sections(run):
         table = Table(title=title, title_justify="left")
-        for column in head:
-            table.add_column(column)
+        for number, column in enumerate(head):
+            table.add_column(column, no_wrap=number == 0)
         for row in rows:
             table.add_row(*row)
         console.print(table)
