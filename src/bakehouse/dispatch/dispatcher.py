@@ -68,6 +68,7 @@ class Dispatcher:
         self._log_limit = log_limit
         self._claiming: Counter[Lane] = Counter()
         self._early_cancels: set[str] = set()
+        self._lettered: set[str] = set()  # tasks that may have inbox items
         self._dirty: set[Running] = set()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._due_timer: asyncio.TimerHandle | None = None
@@ -120,6 +121,13 @@ class Dispatcher:
             running.cancel()
         else:
             self._early_cancels.add(task_id)
+
+    def inbox_filled(self, task_id: str) -> None:
+        """An item was stored in the inbox of a task that waits or runs here: hand it over when it runs."""
+        self._lettered.add(task_id)
+        running = self.running.get(task_id)
+        if running is not None and running.status >= TaskStatus.RUNNING:
+            self.spawn(self._deliver(running))
 
     def forget(self, task_id: str) -> None:
         """A waiting task ended without running."""
@@ -262,6 +270,21 @@ class Dispatcher:
             if running.waiting:
                 self.dirty(running)
 
+    def begun(self, running: Running) -> None:
+        """The attempt entered RUNNING: it gets what its inbox holds, from the start if an earlier attempt was lost."""
+        if running.task.id in self._lettered or running.task.attempt > 1:
+            self.spawn(self._deliver(running))
+
+    async def _deliver(self, running: Running) -> None:
+        task_id = running.task.id
+        for item in await self.store.inbox(task_id, running.inbox_seen):
+            # Two deliveries may overlap; the seq decides, and a child that cannot take more now is asked again later.
+            if item.seq == running.inbox_seen + 1:
+                content = {"seq": item.seq, "kind": item.kind, "content": orjson.loads(item.data)}
+                if not running.executor.send(task_id, content):
+                    return
+                running.inbox_seen = item.seq
+
     async def place_outputs(self, task: Task, output: Any, files: list[OutputFile], *, partial: bool) -> Any:
         return await self.helpers.place_outputs(task, output, files, partial)
 
@@ -275,6 +298,7 @@ class Dispatcher:
         if requeued:
             self._enqueue(task, front=True)
         else:
+            self._lettered.discard(task.id)
             self.live.close(task.id)
             self.helpers.finished(task)
         self._left()

@@ -46,6 +46,7 @@ class Desk(Protocol):
     def write(self, write: TaskWrite, *, lazy: bool) -> asyncio.Future[bool]: ...
     async def read(self, task_id: str) -> Task: ...
     def dirty(self, running: Running) -> None: ...
+    def begun(self, running: Running) -> None: ...
     async def place_outputs(self, task: Task, output: Any, files: list[OutputFile], *, partial: bool) -> Any: ...
     def ended(self, running: Running, *, requeued: bool) -> None: ...
     def stale(self, running: Running) -> None: ...
@@ -93,6 +94,7 @@ class Running:
         "desk",
         "executor",
         "feed",
+        "inbox_seen",
         "snapshot_dirty",
         "status",
         "task",
@@ -105,6 +107,7 @@ class Running:
         self.executor = executor
         self.status = task.status
         self.snapshot_dirty = False
+        self.inbox_seen = 0
         self.deadline_hit = False
         self._seq = task.last_seq
         self._unwritten: list[Event] = []
@@ -127,9 +130,11 @@ class Running:
         if event.status not in LEGAL[self.status] or self.status == TaskStatus.CANCELLING:
             return  # a warm start skips states; while cancelling only the outcome counts
         self._move(event.status)
-        if event.status == TaskStatus.RUNNING and self.task.timeout:
-            loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(self.task.timeout, self._deadline_passed)
+        if event.status == TaskStatus.RUNNING:
+            self.desk.begun(self)
+            if self.task.timeout:
+                loop = asyncio.get_running_loop()
+                self._deadline = loop.call_later(self.task.timeout, self._deadline_passed)
         self.desk.dirty(self)
 
     def _move(self, status: TaskStatus, data: str | None = None) -> None:

@@ -27,12 +27,14 @@ class Desk(Protocol):
     """Where accepted tasks are handed over: the dispatcher of this server."""
 
     draining: bool
+    holder: str
 
     def reserve(self, kind: str, lane: str, owner_id: str) -> str | None: ...
     def release(self, kind: str, lane: str, owner_id: str) -> None: ...
     def accepted(self, task: Task) -> None: ...
     def start(self, task: Task) -> None: ...
     def cancel_requested(self, task_id: str) -> None: ...
+    def inbox_filled(self, task_id: str) -> None: ...
     def forget(self, task_id: str) -> None: ...
     def waiting(self, owner_id: str | None = None) -> int: ...
 
@@ -378,8 +380,17 @@ class Tasks:
     async def put_inbox(self, caller: Caller, task_id: str, kind: str, data: Any) -> InboxItem:
         """Send a message to a task that has not ended: durable, ordered."""
         caller.need("run")
-        text = orjson.dumps(data).decode()
-        return await self._store.put_inbox(task_id, caller.owner_id, kind, text, self._clock.now())
+        task = await self.get(caller, task_id)
+        desk = self._desk()
+        if task.lease_holder not in (None, desk.holder):
+            # It would lie there unread: only the server that runs a task hands its inbox over.
+            where = await self._store.holder_address(task.lease_holder or "") or "another server"
+            raise Conflict(f"this task runs on another server; send to {where}", code="wrong_server")
+        item = await self._store.put_inbox(
+            task_id, caller.owner_id, kind, orjson.dumps(data).decode(), self._clock.now()
+        )
+        desk.inbox_filled(task_id)
+        return item
 
 
 def setup_hash(setup: dict[str, Any] | None) -> str:
