@@ -89,9 +89,9 @@ def main() -> None:
             run["systems"][name] = measure(name, chosen.callers, chosen.seconds)
     if chosen.only != "peers":
         measure_ours(run, chosen)
-    report.show(run, Console())
     if not chosen.quick:
         console.log("written:", *map(str, report.write(run)))
+    report.show(run, Console())
 
 
 if __name__ == "__main__":
