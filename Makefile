@@ -63,10 +63,10 @@ test-interop: install ## The published clients against a real server
 	$(PYTEST) -m interop tests/interop
 
 test-crash: install ## kill -9 of the server, 100 times on each database, with a histogram
-	BAKEHOUSE_KILLS=100 $(PYTEST) -s -p no:cacheprovider tests/crash
+	BAKEHOUSE_KILLS=100 $(PYTEST) -s -p no:cacheprovider --timeout 3600 tests/crash
 
 test-slow: install ## The long forms
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m slow
+	$(PYTEST) -n $(WORKERS) --dist loadfile --timeout 1800 -m slow
 
 demo: install ## Start a server, deploy the examples, run one on a real file, stop
 	$(BIN)/bakehouse demo
