@@ -140,7 +140,7 @@ def test_a_stream_outlives_its_server(start_server: Any, end: str) -> None:
 def test_waiting_outlives_a_server(start_server: Any) -> None:
     server = start_server()
     server.deploy(KIT)
-    client = Inference(server.key, base_url=server.base_url)
+    client = Inference(server.key, base_url=server.base_url, max_retries=8)  # the first look may meet nobody
     started = client.run(tick(30, 0.05), wait=False)
     found: list[Any] = []
     waiter = threading.Thread(

@@ -52,6 +52,27 @@ def test_live_lines_are_shown_when_they_say_something_new_and_never_repeat_logs(
     ]
 
 
+def test_a_live_line_that_jumps_ahead_does_not_hide_what_it_jumped_over() -> None:
+    story = Story("task_1")
+    updates = read(
+        story,
+        line(7, 1),
+        line(7, 4, progress={"current": 3}),
+        line(7, 4, progress={"current": 3}),
+        line(7, 2, logs=["a"]),
+        line(7, 3, logs=["b"]),
+        line(7, 4, logs=["c"]),
+    )
+    assert [(update["seq"], update["logs"]) for update in updates] == [
+        (1, []),
+        (4, []),
+        (2, ["a"]),
+        (3, ["b"]),
+        (4, ["c"]),
+    ]
+    assert story.seq == 4
+
+
 def test_the_last_word_is_always_heard() -> None:
     story = Story("task_1", seq=9)
     (update,) = read(story, line(10, 9, output={"a": 1}))

@@ -70,7 +70,9 @@ class Streams:
         if feed.task.status.terminal and cursor >= feed.task.last_seq:
             yield [_terminal(feed.task)]
             return
-        yield [feed.snapshot()]
+        snapshot = feed.snapshot()
+        snapshot.seq = min(snapshot.seq, cursor)  # what was committed meanwhile is still to come
+        yield [snapshot]
         quiet = 0
         ticker = _Ticker(subscription)
         try:
@@ -148,8 +150,10 @@ class Streams:
             if not _still_remote(feed):
                 return  # this server claimed it meanwhile
             feed.task = row
-            self._take_snapshot(feed, row)
+            # Durable updates first: a live one that overtook them would move readers' cursors past them.
             feed.commit(events, _lines)
+            if not row.status.terminal:
+                self._take_snapshot(feed, row)
             if not feed.subscriptions and not feed.waiters:
                 break
         if feed.remote:

@@ -2,7 +2,8 @@
 
 Lines carry ``seq``, the number of the last durable update they include. A line with a higher seq than the last one is
 news. One with the same seq is live (progress, partial output, a repeated snapshot): it is shown when it says something
-new, and log lines in it have been shown. One with a lower seq was overtaken.
+new, and log lines in it have been shown. One with a lower seq was overtaken. Durable updates count without gaps, so a
+line that jumps ahead is live too: what it jumped over is still to come, and the cursor waits for it.
 """
 
 from __future__ import annotations
@@ -94,10 +95,12 @@ class Story:
         if isinstance(seq, int):
             if seq <= self.seq:
                 update["logs"] = []
-            overtaken = seq < self.seq or (seq == self.seq and not self._differs(update))
+            ahead = seq > self.seq + 1 and not update.logs
+            overtaken = seq < self.seq or ((seq == self.seq or ahead) and not self._differs(update))
             if overtaken and not update.status.terminal:
                 return None
-            self.seq = max(self.seq, seq)
+            if not ahead:
+                self.seq = max(self.seq, seq)
         if self._lines is not None:
             self._lines += len(update.logs)
         self.last = update
