@@ -179,6 +179,14 @@ class Bench:
         self.executor.start(Call(task, 1, version, {"owner_id": "own_1"}), watched.sink)
         return watched
 
+    async def warm(self, version: Version, **input_: Any) -> None:
+        """Call until the instance is known to be quick, so that more calls are put behind a running one."""
+        for _ in range(50):
+            await self.call(version, **input_).output()
+            if self.executor.capacity(self.lane(version)).prefetch:
+                return
+        raise AssertionError("the instance does not become quick")
+
     def lane(self, version: Version) -> str:
         return f"app/own_1/{version.id}/{abs(hash(str(None)))}/0/-"
 

@@ -156,7 +156,7 @@ async def test_concurrency_lets_calls_of_one_instance_run_together(one: Bench) -
 
 async def test_short_calls_wait_behind_a_busy_instance_and_come_in_order(one: Bench) -> None:
     app = one.app(ECHO)
-    await one.call(app).output()
+    await one.warm(app)
     room = one.executor.capacity(one.lane(app))
     assert room.ready >= 1
     assert room.prefetch == 16
@@ -171,8 +171,7 @@ async def test_short_calls_wait_behind_a_busy_instance_and_come_in_order(one: Be
 
 async def test_calls_behind_one_that_turns_out_long_are_given_back(one: Bench) -> None:
     app = one.app(SLEEPY)
-    for _ in range(3):
-        await one.call(app).output()
+    await one.warm(app)
     long, held = one.call(app, number=1.5), [one.call(app) for _ in range(3)]
     assert [call.statuses for call in (long, *held)] == [[S.RUNNING], [], [], []]
     for call in held:

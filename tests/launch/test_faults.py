@@ -103,8 +103,7 @@ async def test_an_end_during_setup_is_a_lost_attempt_for_those_who_wait(one: Ben
 
 async def test_kill_9_loses_the_running_call_and_returns_the_held_ones(one: Bench) -> None:
     app = one.app(body("print('in', data.text)", "while data.text == 'hang': time.sleep(0.01)"))
-    for _ in range(2):
-        await one.call(app).output()
+    await one.warm(app)
     running = one.call(app, text="hang")
     held = [one.call(app) for _ in range(3)]
     await running.printed("in hang")
@@ -265,8 +264,7 @@ async def test_held_and_waiting_calls_are_cancelled_at_once(one: Bench) -> None:
     starting = one.call(app)
     one.executor.cancel(starting.task.id)
     assert starting.outcome == Finished(cancelled=True)
-    for _ in range(2):
-        await one.call(app).output()
+    await one.warm(app)
     running, held = one.call(app, text="hang"), one.call(app)
     await running.running()
     one.executor.cancel(held.task.id)

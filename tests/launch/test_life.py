@@ -81,8 +81,7 @@ async def test_a_lost_instance_is_a_lost_session(one: Bench) -> None:
 async def test_the_end_of_the_executor_hands_calls_back(tmp_path: Path) -> None:
     async with bench(tmp_path, max_instances=1) as made:
         app = made.app(COUNTER)
-        for _ in range(2):
-            await made.call(app).output()
+        await made.warm(app)
         running, held = made.call(app, text="hang"), made.call(app)
         waiting = made.call(made.app(ECHO))
         await running.running()

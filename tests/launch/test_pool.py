@@ -100,6 +100,15 @@ def test_calls_are_held_behind_a_busy_instance_only_where_they_are_short() -> No
     assert pool.capacity("a", 0.0) == Capacity(0, 0)
 
 
+def test_a_slow_first_call_is_soon_forgotten() -> None:
+    pool = make()
+    member = grow(pool, "1", "a")
+    for seconds in (0.2, 0.001, 0.001, 0.001, 0.001, 0.001):
+        pool.took(member, None)
+        pool.ended(member, 0.0, seconds=seconds)
+    assert pool.capacity("a", 0.0).prefetch == 4
+
+
 def test_calls_too_short_to_share_stay_on_one_instance() -> None:
     pool = make()
     member = grow(pool, "1", "a")

@@ -19,7 +19,8 @@ SETTLED = 0.05
 """An instance that became ready less than ``YOUNG`` seconds ago and has been idle for less than ``SETTLED`` is kept:
 two lanes that fight for one place would else spend their time in ``setup``."""
 
-_SMOOTH = 0.2
+_SLOWER, _FASTER = 0.2, 0.5
+"""How much one call moves the pace. A first call is often slow for reasons of its own, so better news counts more."""
 
 
 def split_lane(lane: str) -> tuple[str, str | None]:
@@ -138,7 +139,8 @@ class Pool:
         if seconds is not None:
             member.stalled = False
             before = member.pace
-            member.pace = seconds if before is None else before + _SMOOTH * (seconds - before)
+            weight = _FASTER if before is not None and seconds < before else _SLOWER
+            member.pace = seconds if before is None else before + weight * (seconds - before)
 
     def unpin(self, session: str) -> Member | None:
         """End *session*; the instance that it owned."""
