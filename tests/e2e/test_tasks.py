@@ -113,7 +113,7 @@ def test_a_task_s_deadline_and_an_app_s(server: Server) -> None:
 
 
 def test_a_deadline_is_kept_by_code_that_does_not_listen(server: Server) -> None:
-    task = server.run("probe:until", {"path": "/nowhere"}, timeout=0.3)
+    task = server.run("probe:deaf", timeout=0.3)
     assert (task["status"], task["error_code"]) == (FAILED, "deadline_exceeded")
 
 

@@ -1,9 +1,11 @@
 """An app for everybody."""
 
 import asyncio
-import os
+import uuid
 
 from infsh import BaseApp, BaseAppInput, BaseAppOutput
+
+INSTANCE = uuid.uuid4().hex
 
 
 class Input(BaseAppInput):
@@ -12,10 +14,10 @@ class Input(BaseAppInput):
 
 class Output(BaseAppOutput):
     owner: str
-    pid: int
+    instance: str
 
 
 class App(BaseApp):
     async def run(self, app_input: Input) -> Output:
         await asyncio.sleep(app_input.pause)
-        return Output(owner=self.context.owner_id, pid=os.getpid())
+        return Output(owner=self.context.owner_id, instance=INSTANCE)

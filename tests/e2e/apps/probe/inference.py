@@ -22,7 +22,6 @@ class Setup(BaseAppSetup):
 class Input(BaseAppInput):
     n: int = 0
     size: int = 0
-    path: str = ""
     text: str = ""
 
 
@@ -105,12 +104,11 @@ class App(BaseApp):
         print("on_cancel was called")
         self.told.set()
 
-    async def until(self, app_input: Input) -> Output:
-        """Runs until an inbox-free sign comes: a file in the app's own cache directory appears."""
-        print("waiting for the sign")
-        while not Path(app_input.path).exists():
-            await asyncio.sleep(0.02)
-        return self.answer("seen")
+    def deaf(self, app_input: Input) -> Output:
+        """Hears nothing for a minute."""
+        print("not listening")
+        time.sleep(60)
+        return self.answer()
 
     async def sleeps(self, app_input: Input) -> Output:
         print("asleep")
@@ -130,11 +128,11 @@ class App(BaseApp):
 
     async def surroundings(self, app_input: Input) -> Output:
         descriptors = {}
-        for name in os.listdir("/proc/self/fd"):
+        for entry in Path("/proc/self/fd").iterdir():
             try:
-                descriptors[name] = os.readlink(f"/proc/self/fd/{name}")
+                descriptors[entry.name] = str(entry.readlink())
             except OSError:
-                continue
+                continue  # the one that the listing itself has open
         context = {name: getattr(self.context, name) for name in ("task_id", "app_id", "owner_id", "attempt")}
         return self.answer(
             {"env": dict(os.environ), "fds": descriptors, "cwd": str(Path.cwd()), "context": context,

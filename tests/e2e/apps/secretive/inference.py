@@ -1,15 +1,18 @@
 """Shows the secrets that it was given."""
 
 import os
+import uuid
 
 from infsh import BaseApp, BaseAppInput, BaseAppOutput
+
+INSTANCE = uuid.uuid4().hex
 
 
 class Output(BaseAppOutput):
     token: str | None = None
     extra: str | None = None
     fixed: str | None = None
-    pid: int
+    instance: str
 
 
 class App(BaseApp):
@@ -18,5 +21,5 @@ class App(BaseApp):
             token=os.environ.get("E2E_TOKEN"),
             extra=os.environ.get("E2E_EXTRA"),
             fixed=os.environ.get("E2E_FIXED"),
-            pid=os.getpid(),
+            instance=INSTANCE,
         )
