@@ -111,7 +111,7 @@ class Platform:
     def _make_executors(self) -> None:
         settings = self.settings
         self.launcher = LocalExecutor(
-            _launch_settings(settings),
+            _launch_settings(settings, len(self.machine.gpus)),
             Hooks(
                 prepare=self._prepare,
                 environ=self._environ,
@@ -124,7 +124,7 @@ class Platform:
             fetch_package=self._package,
             describe=self.launcher.describe,
             machine=self.machine,
-            spawn=isolated_spawn(_launch_settings(settings)),
+            spawn=isolated_spawn(_launch_settings(settings, 0)),
         )
         build = BuildExecutor(self.builder, self.apps.version_built)
         self.executors: dict[str, Executor] = {"app": self.launcher, "build": build}
@@ -315,7 +315,7 @@ class Platform:
         self._background.append(asyncio.create_task(run()))
 
 
-def _launch_settings(settings: Settings) -> LaunchSettings:
+def _launch_settings(settings: Settings, gpus: int) -> LaunchSettings:
     default = LaunchSettings(settings.home)
     limits = Limits(
         memory=settings.memory_limit or default.limits.memory,
@@ -334,6 +334,7 @@ def _launch_settings(settings: Settings) -> LaunchSettings:
         memory_budget=settings.memory_budget or default.memory_budget,
         prefetch=settings.prefetch,
         isolation=settings.isolation,
+        gpus=tuple(range(gpus)),
     )
 
 
