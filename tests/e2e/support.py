@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from tests.support.server import Server
 from tests.support.waiting import wait_until
@@ -34,6 +35,16 @@ def statuses(server: Server, task_id: str) -> list[str]:
     """The names of the states that the task went through, in order."""
     timings = Server.data(server.api.get(f"/tasks/{task_id}/timings"))
     return [event["status_text"] for event in timings["events"]]
+
+
+def instances(server: Server) -> list[psutil.Process]:
+    """The processes of the server's instances, oldest first."""
+    found = []
+    for process in psutil.Process(server.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile, or is about to
+            if "apphost" in " ".join(process.cmdline()):
+                found.append((process.create_time(), process.pid, process))
+    return [process for _, _, process in sorted(found, key=lambda entry: entry[:2])]
 
 
 def refusal(answer: httpx.Response) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import psutil
 import pytest
 
 from tests.conftest import StartServer
-from tests.e2e.support import APPS, refusal, send
+from tests.e2e.support import APPS, instances, refusal, send
 from tests.support.server import COMPLETED, FAILED, Server
 from tests.support.waiting import wait_until
 
@@ -17,10 +16,6 @@ def server(module_servers: StartServer) -> Server:
     for name in ("probe", "secretive", "open"):
         server.deploy(APPS / name)
     return server
-
-
-def instances(server: Server) -> int:
-    return len(list((server.home / "instances").iterdir()))
 
 
 # ---- warm instances ---------------------------------------------------------------------------------------------
@@ -43,15 +38,9 @@ def test_setup_s_output_is_in_the_first_call_s_log_only(server: Server) -> None:
 def test_an_idle_instance_is_stopped_by_age(server: Server) -> None:
     """The app's own ``idle_timeout`` is 1 s."""
     before = server.run("open")["output"]["instance"]
-    idle = instance_process(server)
+    idle = instances(server)[-1]
     wait_until(lambda: not idle.is_running() or idle.status() == "zombie", "the idle instance to end", 20)
     assert server.run("open")["output"]["instance"] != before
-
-
-def instance_process(server: Server) -> psutil.Process:
-    """The newest process of an instance on *server*."""
-    found = [p for p in psutil.Process(server.pid).children(recursive=True) if "apphost" in " ".join(p.cmdline())]
-    return max(found, key=lambda process: (process.create_time(), process.pid))
 
 
 def test_with_room_for_one_instance_two_apps_take_turns(start_server: StartServer) -> None:
@@ -59,10 +48,11 @@ def test_with_room_for_one_instance_two_apps_take_turns(start_server: StartServe
     server.deploy(APPS / "probe")
     server.deploy(APPS / "other")
     seen = []
+    directories = server.home / "instances"
     for _ in range(2):
         seen.append(server.run("probe")["output"]["instance"])
         assert server.run("other")["status"] == COMPLETED
-        wait_until(lambda: instances(server) <= 1, "the other instance to make room", 10)
+        wait_until(lambda: len(list(directories.iterdir())) <= 1, "the other instance to make room", 10)
     assert len(set(seen)) == 2
     mixed = [send(server, name) for name in ("probe", "other") * 6]
     assert {server.wait(task["id"])["status"] for task in mixed} == {COMPLETED}
@@ -126,7 +116,7 @@ def test_unknown_and_foreign_sessions_are_not_there(server: Server) -> None:
 def test_a_lost_instance_ends_its_session(server: Server) -> None:
     opened = server.run("open", session="new")
     session = opened["session_id"]
-    instance_process(server).kill()
+    instances(server)[-1].kill()
 
     def over() -> bool:
         return Server.data(server.api.get(f"/sessions/{session}"))["status"] == "ended"

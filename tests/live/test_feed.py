@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from bakehouse.core.task import Event, Task, TaskStatus
-from bakehouse.live.base import KEPT_LOG_BYTES, PENDING_LIMIT, Feed, Update
+from bakehouse.live.base import HEAVY, HEAVY_LIMIT, KEPT_ENCODED, KEPT_LOG_BYTES, PENDING_LIMIT, Feed, Update, is_heavy
 from bakehouse.live.memory import MemoryLive
 
 
@@ -108,3 +108,31 @@ async def test_a_closed_feed_is_forgotten_and_a_remote_one_can_come_home() -> No
     reader.close()
     live.close("task_1")
     assert live.latest("task_1") is None and live.streams == 0
+
+
+async def test_large_partial_outputs_are_held_a_few_times_at_most() -> None:
+    feed = Feed(task())
+    slow = feed.subscribe()
+    for number in range(1, 50):
+        feed.partial = {"text": "x" * (HEAVY + 1), "n": number}
+        feed.progressed(number)
+        commit(feed, log(number, "a line"))
+    assert sum(update.partial is not None for update in slow.pending) <= HEAVY_LIMIT and slow.behind
+    assert [update.partial for update in feed.since(0) or []] == [None] * 49, "history holds no old partial output"
+    assert feed.snapshot().partial["n"] == 49
+
+
+async def test_old_updates_keep_no_lines() -> None:
+    feed = Feed(task())
+    for number in range(1, 2 * KEPT_ENCODED + 1):
+        commit(feed, log(number, "a line"))
+    for update in feed.since(0) or []:
+        assert update.bytes_for("x", lambda u: b"%d" % u.seq) == b"%d" % update.seq
+    assert sum(bool(update.encoded) for update in feed.kept) == KEPT_ENCODED
+
+
+def test_what_is_heavy() -> None:
+    light = [None, {}, {"text": "short"}, [0.5] * 100, {"a": {"b": ["x" * 1000] * 10}}]
+    heavy = ["x" * (HEAVY + 1), [0.5] * HEAVY, {"a": {"b": ["x" * 1000] * 20}}, {str(n): n for n in range(HEAVY)}]
+    assert [is_heavy(value) for value in light] == [False] * len(light)
+    assert [is_heavy(value) for value in heavy] == [True] * len(heavy)

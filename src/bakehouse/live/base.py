@@ -16,8 +16,17 @@ from bakehouse.core.task import Event, Task, TaskStatus
 PENDING_LIMIT = 256
 """Updates a subscriber may lag behind before it is told to catch up instead."""
 
+HEAVY = 16 * 1024
+"""A partial output of about more characters than this is heavy."""
+
+HEAVY_LIMIT = 4
+"""Updates with heavy partial outputs that a subscriber may lag behind: they, and not their number, fill memory."""
+
 KEPT_LOG_BYTES = 256 * 1024
 """How much of the newest logs a feed keeps in memory; older ones are read from the store."""
+
+KEPT_ENCODED = 64
+"""Kept updates older than this many are encoded for each reader anew: a line repeats the task's whole input."""
 
 
 class Update:
@@ -49,14 +58,48 @@ class Update:
         self.progress = progress
         self.partial = partial
         self.delta = delta
-        self.encoded: dict[str, bytes] = {}
+        self.encoded: dict[str, bytes] | None = {}
 
     def bytes_for(self, dialect: str, encode: Callable[[Update], bytes]) -> bytes:
-        """This update in *dialect*'s form; *encode* runs once per update and dialect."""
+        """This update in *dialect*'s form; *encode* runs once per update and dialect, while the update is new."""
+        if self.encoded is None:
+            return encode(self)
         found = self.encoded.get(dialect)
         if found is None:
             found = self.encoded[dialect] = encode(self)
         return found
+
+    def for_keeping(self) -> Update:
+        """This update as history: without the partial output, of which only the newest counts."""
+        if self.partial is None:
+            return self
+        return Update(
+            self.task,
+            seq=self.seq,
+            status=self.status,
+            at=self.at,
+            attempt=self.attempt,
+            durable=True,
+            logs=self.logs,
+            progress=self.progress,
+        )
+
+
+def is_heavy(value: Any) -> bool:
+    """Whether *value*, of JSON, takes more than about ``HEAVY`` characters. Looks at no more than it must."""
+    weight, rest = 0, [value]
+    while rest:
+        item = rest.pop()
+        weight += len(item) + 8 if isinstance(item, str) else 8
+        if weight > HEAVY:
+            return True
+        if isinstance(item, dict):
+            weight += 8 * len(item)
+            rest.extend(item.values() if weight <= HEAVY else ())
+        elif isinstance(item, list):
+            weight += 8 * len(item)
+            rest.extend(item if weight <= HEAVY else ())
+    return weight > HEAVY
 
 
 class Subscription:
@@ -66,17 +109,21 @@ class Subscription:
     feed's newest snapshot.
     """
 
-    __slots__ = ("_waiter", "behind", "feed", "pending")
+    __slots__ = ("_heavy", "_waiter", "behind", "feed", "pending")
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.pending: deque[Update] = deque()
         self.behind = False
+        self._heavy = 0
         self._waiter: asyncio.Future[None] | None = None
 
-    def push(self, update: Update) -> None:
-        if len(self.pending) >= PENDING_LIMIT:
+    def push(self, update: Update, *, heavy: bool = False) -> None:
+        """Add an update, or give up what waits when it is too much. ``heavy``: its partial output is."""
+        self._heavy += heavy
+        if len(self.pending) >= PENDING_LIMIT or self._heavy > HEAVY_LIMIT:
             self.pending.clear()
+            self._heavy = int(heavy)
             self.behind = True
         self.pending.append(update)
         self.wake()
@@ -96,6 +143,7 @@ class Subscription:
             await self._waiter
         found = list(self.pending)
         self.pending.clear()
+        self._heavy = 0
         return found
 
     def close(self) -> None:
@@ -106,7 +154,18 @@ class Subscription:
 class Feed:
     """The recent story of one active task. ``task`` is its committed state; only the publisher changes it."""
 
-    __slots__ = ("done", "kept", "kept_bytes", "partial", "progress", "remote", "subscriptions", "task", "waiters")
+    __slots__ = (
+        "_weighed",
+        "done",
+        "kept",
+        "kept_bytes",
+        "partial",
+        "progress",
+        "remote",
+        "subscriptions",
+        "task",
+        "waiters",
+    )
 
     def __init__(self, task: Task, *, remote: bool = False) -> None:
         self.task = task
@@ -117,6 +176,7 @@ class Feed:
         self.partial: Any = None
         self.subscriptions: set[Subscription] = set()
         self.waiters = 0
+        self._weighed: tuple[Any, bool] = (None, False)
         self.done: asyncio.Future[Task] = asyncio.get_running_loop().create_future()
 
     def subscribe(self) -> Subscription:
@@ -155,11 +215,13 @@ class Feed:
                 progress=self.progress,
                 partial=self.partial,
             )
-            self.kept.append(update)
+            self.kept.append(update.for_keeping())
+            if len(self.kept) > KEPT_ENCODED:
+                self.kept[-KEPT_ENCODED - 1].encoded = None
             if event.data is not None:
                 self._trim(len(event.data))
-            for subscription in self.subscriptions:
-                subscription.push(update)
+            if self.subscriptions:
+                self._push(update)
         if self.task.status.terminal and not self.done.done():
             self.done.set_result(self.task)
 
@@ -184,8 +246,14 @@ class Feed:
 
     def _send(self, update: Update, at: int) -> None:
         update.at = at
+        self._push(update)
+
+    def _push(self, update: Update) -> None:
+        partial = update.partial
+        if self._weighed[0] is not partial:
+            self._weighed = (partial, is_heavy(partial))
         for subscription in self.subscriptions:
-            subscription.push(update)
+            subscription.push(update, heavy=self._weighed[1])
 
     def since(self, after: int) -> list[Update] | None:
         """Kept updates after seq *after*, or None when some of them are only in the store."""

@@ -70,9 +70,7 @@ class Streams:
         if feed.task.status.terminal and cursor >= feed.task.last_seq:
             yield [_terminal(feed.task)]
             return
-        snapshot = feed.snapshot()
-        snapshot.seq = min(snapshot.seq, cursor)  # what was committed meanwhile is still to come
-        yield [snapshot]
+        yield [_behind(feed.snapshot(), cursor)]
         quiet = 0
         ticker = _Ticker(subscription)
         try:
@@ -85,6 +83,9 @@ class Streams:
                         yield batch
                         if batch[-1].status.terminal:
                             return
+                    updates = _without_states(updates)
+                    if not feed.task.status.terminal:  # the newest state replaces those that were left out
+                        updates.append(_behind(feed.snapshot(), max([cursor, *(u.seq for u in updates)])))
                 fresh = [u for u in updates if not u.durable or u.seq > cursor]
                 if not fresh:
                     quiet += 1
@@ -193,6 +194,16 @@ class _Ticker:
 
 def _still_remote(feed: Feed) -> bool:
     return feed.remote
+
+
+def _without_states(updates: list[Update]) -> list[Update]:
+    return [update for update in updates if update.durable or update.delta is not None]
+
+
+def _behind(snapshot: Update, cursor: int) -> Update:
+    """*snapshot* as a live line of a reader at *cursor*: what was committed meanwhile is still to come to it."""
+    snapshot.seq = min(snapshot.seq, cursor)
+    return snapshot
 
 
 def _lines(event: Event) -> list[str]:
