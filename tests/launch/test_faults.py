@@ -15,6 +15,7 @@ from bakehouse.core.executor import Failure, Finished, Logged, Lost, Returned
 from bakehouse.core.task import TaskStatus as S
 from bakehouse.launch.watch import tree
 from tests.launch.support import ECHO, Bench, Watched, bench
+from tests.support.waiting import wait_until
 
 
 def body(*lines: str, kind: str = "def") -> str:
@@ -157,7 +158,8 @@ async def test_nothing_that_an_app_forked_outlives_its_instance(tmp_path: Path, 
             made.executor.cancel(call.task.id, grace=0)
         await call.end()
         await made.executor.shut_down(0.0)
-        assert [pid for pid in family if alive(pid)] == []
+        # Where somebody else killed the shim, the kernel ends the rest in its own time.
+        await asyncio.to_thread(wait_until, lambda: not any(alive(pid) for pid in family), "the family to end", 10)
 
 
 async def test_a_flood_of_prints_neither_blocks_the_loop_nor_gets_lost(one: Bench) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -28,10 +29,19 @@ EXCLUDED = {"__pycache__", ".venv", "node_modules", ".git"}
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago; kept by a server over its restarts."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A TCP port of 127.0.0.1 that is free, for a server that keeps it over its restarts.
+
+    Below the range that the system takes for outgoing connections (32768 and up): one of those could sit on the port
+    while its server is down.
+    """
+    while True:
+        port = random.randrange(16384, 32768)
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def _die_with_parent() -> None:
@@ -132,8 +142,10 @@ class Server:
         if self.process.poll() is not None:
             raise RuntimeError(f"the server exited with {self.process.returncode}")
         try:
-            return httpx.get(f"{self.base_url}/ready", timeout=5).status_code == 200
-        except httpx.TransportError:
+            ready = httpx.get(f"{self.base_url}/ready", timeout=5).status_code == 200
+            # Its own word counts: another server might answer on this port.
+            return ready and json.loads((self.home / "endpoint.json").read_text())["pid"] == self.process.pid
+        except (httpx.TransportError, FileNotFoundError):
             return False
 
     def log_tail(self, size: int = 8000) -> str:
