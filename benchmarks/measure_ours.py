@@ -67,7 +67,7 @@ class Ours:
         count = int(rate * seconds)
         delay = 2.0 + streams / 500  # the readers must stand before the first tick
         task_id = self._start("deltas", count, rate, time.time() + delay)
-        figures = self._read([task_id] * streams, timeout=seconds + delay + 60)
+        figures = self._read([task_id] * streams, '"delta"', timeout=seconds + delay + 60)
         published = count * streams
         return {**figures, "published": published, "share": round(figures["lines"] / published, 3)}
 
@@ -75,12 +75,12 @@ class Ours:
         """*tasks* running tasks with one stream each and *rate* updates a second per task."""
         count, start = int(rate * seconds), time.time() + 3.0 + tasks / 80
         ids = [self._start("run", count, rate, start) for _ in range(tasks)]
-        figures = self._read(ids, timeout=seconds * 3 + 120)
+        figures = self._read(ids, '"partial_output":{', timeout=seconds * 3 + 120)
         return {**figures, "published": count * tasks, "share": round(figures["lines"] / (count * tasks), 3)}
 
-    def _read(self, task_ids: list[str], timeout: float) -> Figures:
+    def _read(self, task_ids: list[str], mark: str, timeout: float) -> Figures:
         address = httpx.URL(self.server.base_url)
-        spec = {"host": address.host, "port": address.port, "key": self.server.key, "timeout": timeout}
+        spec = {"host": address.host, "port": address.port, "key": self.server.key, "timeout": timeout, "mark": mark}
         command = [sys.executable, "-m", "benchmarks.readers"]
         request = json.dumps({**spec, "tasks": task_ids})
         with Memory(self.server.pid) as memory:

@@ -1,7 +1,8 @@
 """Many readers of task streams, as cheap as possible: they count lines and look for the terminal one.
 
 ``python -m benchmarks.readers`` reads JSON from its input: host, port, key, tasks (one id per stream; ids may repeat),
-timeout. It prints one JSON object when every stream has ended. Lines before the last stream opened do not count.
+timeout, mark (what only a published update holds). It prints one JSON object when every stream has ended. Lines from
+before the last stream opened do not count.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Reader(asyncio.Protocol):
             self._opened = True
             self._crowd.opened(data.startswith(b"HTTP/1.1 200"), data)
         updates = data.count(b"\n{") + data.startswith(b"{") - data.count(HEARTBEAT)
-        if updates > 0:
-            self.lines += updates
+        self.lines += updates
+        if self._crowd.mark in data:
             self._crowd.heard()
         self.bytes += len(data)
         seen = self._tail + data
@@ -56,7 +57,8 @@ class Reader(asyncio.Protocol):
 class Crowd:
     """All readers of one run."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, mark: bytes) -> None:
+        self.mark = mark
         self._waiting_to_open = size
         self._waiting_to_end = size
         self.all_open, self.all_ended = asyncio.Event(), asyncio.Event()
@@ -65,7 +67,7 @@ class Crowd:
         self.first = self.last = 0.0
 
     def heard(self) -> None:
-        """Keep the times of the first and the last bytes after every stream stood."""
+        """Keep the times of the first and the last published update after every stream stood."""
         if self.all_open.is_set():
             self.last = time.perf_counter()
             self.first = self.first or self.last
@@ -95,7 +97,7 @@ def request_bytes(spec: dict[str, Any], task_id: str) -> bytes:
 
 
 async def read(spec: dict[str, Any]) -> dict[str, Any]:
-    loop, crowd = asyncio.get_running_loop(), Crowd(len(spec["tasks"]))
+    loop, crowd = asyncio.get_running_loop(), Crowd(len(spec["tasks"]), spec["mark"].encode())
     readers = [Reader(request_bytes(spec, task_id), crowd) for task_id in spec["tasks"]]
     gate = asyncio.Semaphore(50)  # a listening queue is short
 

@@ -40,7 +40,7 @@ def measure_streams(ours: Ours, chosen: argparse.Namespace) -> dict[str, Any]:
     """Fan-out of one task and a crowd of tasks; the rates are the aims', so that a miss shows as a share below 1."""
     small = chosen.quick
     found: dict[str, Any] = {}
-    for streams, rate in ((100, 600.0), (1000, 60.0)):
+    for streams, rate in ((100, 900.0), (1000, 80.0)):
         if small and streams > 100:
             continue
         console.log(f"ours: one task, {streams} streams")

@@ -63,7 +63,7 @@ async def test_readers_count_lines_and_terminal_ones() -> None:
     server, port = await listening(answer)
     async with server:
         tasks = ["task_a", "task_b", "task_a"]
-        found = await read({"host": "127.0.0.1", "port": port, "key": "k", "tasks": tasks, "timeout": 10})
+        found = await read({"host": "127.0.0.1", "port": port, "key": "k", "tasks": tasks, "timeout": 10, "mark": "x"})
     assert (found["streams"], found["terminal"], found["least_lines"]) == (3, 2, 5)
     assert found["refused"] == 0
     assert not found["timed_out"]
