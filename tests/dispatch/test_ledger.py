@@ -55,10 +55,10 @@ class FarDatabase:
 
 
 class Notes:
-    def __init__(self, database: FarDatabase) -> None:
+    def __init__(self, database: FarDatabase, claimed: Task | None = None) -> None:
         self.committed: list[int] = []
         self.stale = 0
-        self.ledger = Ledger(database, task(), self._committed, self._stale)
+        self.ledger = Ledger(database, claimed or task(), self._committed, self._stale)
 
     def _committed(self, write: TaskWrite) -> None:
         self.committed += [event.seq for event in write.events]
@@ -134,3 +134,29 @@ async def test_a_write_that_is_refused_again_and_again_gives_up() -> None:
             database.futures[-1].set_result(False)
         await database.settle()
     assert notes.stale == 1 and len(database.sent) == 4
+
+
+async def test_a_seq_that_another_server_wrote_is_no_answer() -> None:
+    taken = task(last_seq=4, status=TaskStatus.QUEUED)
+    taken.updated_at = 77  # requeued by a server that took this one for dead
+    mine = task()
+    mine.lease_holder = "srv_a"
+    database = FarDatabase(taken)
+    notes = Notes(database, mine)
+    notes.ledger.submit(write(4, status=TaskStatus.COMPLETED), lazy=False)
+    database.futures[0].set_result(False)
+    await database.settle()
+    assert notes.committed == [] and notes.stale == 1
+
+
+async def test_the_last_write_is_known_again_after_it_gave_the_task_up() -> None:
+    mine = task()
+    mine.lease_holder = "srv_a"
+    database = FarDatabase(task(last_seq=5, status=TaskStatus.COMPLETED))
+    notes = Notes(database, mine)
+    notes.ledger.submit(write(4), lazy=True)
+    notes.ledger.submit(write(5, status=TaskStatus.COMPLETED), lazy=False)
+    for future in database.futures:
+        future.set_exception(Unavailable("connection lost"))
+    await database.settle()
+    assert notes.committed == [4, 5] and notes.stale == 0

@@ -1,7 +1,8 @@
 """The writes of one attempt, in order, each acknowledged once: also when the database was away for a while.
 
 A write that comes back refused or unanswered may or may not have been committed. The ledger then reads the task's
-row and decides from its seq: acknowledge what is there, send the rest again, or call the attempt stale.
+row and decides from its seq: acknowledge what is there, send the rest again, or call the attempt stale. A seq says
+nothing once somebody else has written: the row must still be held by this attempt, or show its very last write.
 """
 
 from __future__ import annotations
@@ -29,12 +30,23 @@ class Writes(Protocol):
 class Ledger:
     """Ordered writes of one attempt. ``committed`` is called per write, in order; ``stale`` at most once, last."""
 
-    __slots__ = ("_attempt", "_committed", "_reconciling", "_refusals", "_stale", "_task_id", "_unacked", "_writes")
+    __slots__ = (
+        "_attempt",
+        "_committed",
+        "_holder",
+        "_reconciling",
+        "_refusals",
+        "_stale",
+        "_task_id",
+        "_unacked",
+        "_writes",
+    )
 
     def __init__(
         self, writes: Writes, task: Task, committed: Callable[[TaskWrite], None], stale: Callable[[], None]
     ) -> None:
         self._writes, self._task_id, self._attempt = writes, task.id, task.attempt
+        self._holder = task.lease_holder
         self._committed, self._stale = committed, stale
         self._unacked: deque[tuple[TaskWrite, asyncio.Future[bool] | None]] = deque()
         self._reconciling = False
@@ -68,7 +80,7 @@ class Ledger:
         if pending:
             await asyncio.wait(pending)
         row = await self._row()
-        if row is None or row.attempt != self._attempt:
+        if row is None or not self._is_ours(row):
             self._stale()
             return
         while self._unacked and self._unacked[0][0].events[-1].seq <= row.last_seq:
@@ -82,6 +94,16 @@ class Ledger:
         self._reconciling = False
         for write, _ in again:
             self.submit(write, lazy=False)
+
+    def _is_ours(self, row: Task) -> bool:
+        """Whether nobody but this attempt has written to *row* since it was claimed."""
+        if row.attempt != self._attempt:
+            return False
+        if row.lease_holder == self._holder:
+            return True
+        # Given up: by our own last write, or by another server that took the task for lost. Both may have the seq.
+        last = self._unacked[-1][0].events[-1] if self._unacked else None
+        return last is not None and (row.last_seq, row.updated_at) == (last.seq, last.at)
 
     async def _row(self) -> Task | None:
         """The task's row as soon as the database answers; None when it was deleted."""
