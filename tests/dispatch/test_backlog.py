@@ -113,3 +113,11 @@ def test_take_never_overfills_loses_or_doubles(
         used = Counter(item.lane for item in taken)
         left = Counter(f"{owner}/{lane}" for owner, lane in waiting) - used
         assert all(used[lane] >= ready.get(lane[-1], 0) for lane in left)
+
+
+def test_who_was_cancelled_in_line_counts_no_longer_and_who_waits_for_later_does() -> None:
+    backlog = filled(task(1), task(2), task(3, "b"), task(4, "b", run_at=10))
+    backlog.discard("task_2")
+    assert (backlog.count("a"), backlog.count("b")) == (1, 2)
+    backlog.take(lambda lane: Capacity(9), 9)
+    assert (backlog.count("a"), backlog.count("b")) == (0, 1)

@@ -24,6 +24,7 @@ class Backlog:
     def __init__(self) -> None:
         self._owners: dict[str, dict[Lane, deque[QueuedTask]]] = {}
         self._known: dict[str, str] = {}  # task id -> owner id
+        self._counts: Counter[str] = Counter()  # of _known, by owner
         self._later: list[tuple[int, str, QueuedTask]] = []
         self._turn = 0
         self._served: dict[str, int] = {}
@@ -37,13 +38,18 @@ class Backlog:
 
     def count(self, owner_id: str) -> int:
         """How many tasks of one owner wait."""
-        return sum(len(queue) for queue in self._owners.get(owner_id, {}).values())
+        return self._counts[owner_id]
+
+    def ids(self) -> set[str]:
+        """Every task that waits."""
+        return set(self._known)
 
     def add(self, task: QueuedTask, now: int, *, front: bool = False) -> None:
         """Put *task* in line (once); one with a later ``run_at`` is kept aside. ``front``: it was at the head."""
         if task.id in self._known:
             return
         self._known[task.id] = task.owner_id
+        self._counts[task.owner_id] += 1
         if task.run_at is not None and task.run_at > now:
             heapq.heappush(self._later, (task.run_at, task.id, task))
         else:
@@ -58,7 +64,11 @@ class Backlog:
 
     def discard(self, task_id: str) -> None:
         """Forget a task that ended while it waited; its entry is skipped when its turn comes."""
-        self._known.pop(task_id, None)
+        owner_id = self._known.pop(task_id, None)
+        if owner_id is not None:
+            self._counts[owner_id] -= 1
+            if not self._counts[owner_id]:
+                del self._counts[owner_id]
 
     def due(self, now: int) -> int | None:
         """Move tasks whose time has come into line; when the next one is due, or None."""
@@ -116,7 +126,7 @@ class Backlog:
             used[lane] += 1
             self._turn += 1
             self._served[owner_id] = self._turn
-            self._known.pop(task.id, None)
+            self.discard(task.id)
             self.running[owner_id] += 1
             break
         else:

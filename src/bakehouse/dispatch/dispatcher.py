@@ -18,10 +18,9 @@ import structlog
 from bakehouse.core.app import Version
 from bakehouse.core.clock import SECOND, Clock
 from bakehouse.core.errors import BakehouseError, NotFound
-from bakehouse.core.executor import Call, Capacity, Executor, OutputFile
+from bakehouse.core.executor import Call, Capacity, Executor, OutputFile, Returned
 from bakehouse.core.task import Event, QueuedTask, Task, TaskStatus, TaskWrite
 from bakehouse.dispatch.backlog import Backlog, Lane
-from bakehouse.dispatch.logs import texts
 from bakehouse.dispatch.running import Outcome, Running
 from bakehouse.live.base import Feed
 from bakehouse.live.memory import MemoryLive
@@ -32,6 +31,13 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS = 0.005
 SNAPSHOT_SECONDS = 0.25
 CLAIM_BATCH = 256
+RETRY_SECONDS = 0.5
+
+EARLY_SECONDS = 60.0
+"""How long a cancel waits for a task that is on its way here; it may have ended instead."""
+
+HAND_BACK_SECONDS = 10.0
+"""How long a drain waits for the database to take what is handed back. Leases that run out do the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class Dispatcher:
         self.draining = False
         self._log_limit = log_limit
         self._claiming: Counter[Lane] = Counter()
+        self._arriving: set[str] = set()  # tasks whose claim is on its way
         self._early_cancels: set[str] = set()
         self._lettered: set[str] = set()  # tasks that may have inbox items
         self._dirty: set[Running] = set()
@@ -119,8 +126,16 @@ class Dispatcher:
         running = self.running.get(task_id)
         if running is not None:
             running.cancel()
+        elif task_id in self.backlog:  # its attempt was lost meanwhile, and nobody may claim it any more
+            self.spawn(self._cancel_waiting(task_id))
         else:
             self._early_cancels.add(task_id)
+            asyncio.get_running_loop().call_later(EARLY_SECONDS, self._early_cancels.discard, task_id)
+
+    async def _cancel_waiting(self, task_id: str) -> None:
+        for result in await self.store.request_cancel(task_id, None, self.clock.now()):
+            if result.cancelled_now:
+                self.cancelled(result.task)
 
     def inbox_filled(self, task_id: str) -> None:
         """An item was stored in the inbox of a task that waits or runs here: hand it over when it runs."""
@@ -129,9 +144,33 @@ class Dispatcher:
         if running is not None and running.status >= TaskStatus.RUNNING:
             self.spawn(self._deliver(running))
 
-    def forget(self, task_id: str) -> None:
-        """A waiting task ended without running."""
-        self.backlog.discard(task_id)
+    def cancelled(self, task: Task) -> None:
+        """A waiting task was cancelled in the store: show it, as its end."""
+        self.backlog.discard(task.id)
+        self._lettered.discard(task.id)
+        feed = self.live.latest(task.id)
+        if feed is not None and (feed.remote or task.last_seq != feed.task.last_seq + 1):
+            self._taken(task.id)  # another server wrote more than the feed has shown
+        elif feed is not None:
+            feed.task = task
+            feed.commit([_last_event(task)], lambda event: [])
+            self.live.close(task.id)
+        self.helpers.finished(task)
+
+    def line_up(self, waiting: list[QueuedTask], known: set[str]) -> None:
+        """Make the line agree with the store's, which is *waiting*; *known* stood in line here before it was asked."""
+        for item in waiting:
+            if not self.knows(item.id):
+                self.backlog.add(item, self.clock.now())
+        for task_id in known.difference(item.id for item in waiting):
+            if task_id in self.backlog:
+                self.backlog.discard(task_id)
+                self._taken(task_id)
+        self.wake()
+
+    def knows(self, task_id: str) -> bool:
+        """Whether the task runs here, or is about to."""
+        return task_id in self.running or task_id in self._arriving
 
     def waiting(self, owner_id: str | None = None) -> int:
         """Tasks in line here, of all owners or of one."""
@@ -168,6 +207,7 @@ class Dispatcher:
         if batch:
             for item in batch:
                 self._claiming[(item.kind, item.lane)] += 1
+                self._arriving.add(item.id)
             self.spawn(self._claim(batch))
 
     def _arm_due(self, due: int | None) -> None:
@@ -183,34 +223,46 @@ class Dispatcher:
             claimed = {task.id: task for task in await self.store.claim([item.id for item in batch], self.holder)}
         except BakehouseError as error:
             log.error("claim failed", action="claim_failed", error=error.detail)
-            claimed = {}
-            asyncio.get_running_loop().call_later(1.0, self._requeue_unclaimed, batch)
+            self._unclaimed(batch)
+            return
         for item in batch:
             self._claimed((item.kind, item.lane))
+            self._arriving.discard(item.id)
             task = claimed.get(item.id)
             if task is None:
                 self.backlog.ended(item.owner_id)
                 self._taken(item.id)
-                continue
-            feed = self.live.open(task)
-            events = await self._missed(task, feed.task.last_seq)
-            feed.task = task
-            feed.commit(events, lambda event: texts(event.data))
-            self._start(task)
+            else:
+                self._begin(task)
         self.wake()
+
+    def _unclaimed(self, batch: list[QueuedTask]) -> None:
+        for item in batch:
+            self._claimed((item.kind, item.lane))
+            self._arriving.discard(item.id)
+            self.backlog.ended(item.owner_id)
+        asyncio.get_running_loop().call_later(1.0, self._requeue_unclaimed, batch)
+
+    def _begin(self, task: Task) -> None:
+        """Start a claimed task, and show what its feed has not shown yet."""
+        feed = self.live.open(task)
+        if task.last_seq == feed.task.last_seq + 1:
+            feed.task = task
+            feed.commit([_last_event(task)], lambda event: [])
+        elif task.last_seq > feed.task.last_seq:
+            feed.skip(task)
+        else:
+            feed.task = task
+        self._start(task)
 
     def _taken(self, task_id: str) -> None:
         """Another server claimed it, or it ended: whoever watches it here needs the store's news."""
+        if self.knows(task_id):
+            return  # a late look at the store: it has come here since
         feed = self.live.latest(task_id)
         if feed is not None and not feed.task.status.terminal:
             feed.remote = True
             self.helpers.taken(feed)
-
-    async def _missed(self, task: Task, shown: int) -> list[Event]:
-        """The events that the feed has not shown yet: the claim's own, and what happened elsewhere before."""
-        if task.last_seq == shown + 1:
-            return [Event(task.last_seq, task.updated_at, "status", task.status, task.attempt)]
-        return await self.store.events(task.id, shown) if task.last_seq > shown else []
 
     def _requeue_unclaimed(self, batch: list[QueuedTask]) -> None:
         for item in batch:
@@ -238,16 +290,28 @@ class Dispatcher:
             version = await self.helpers.version(version_id)
         except NotFound:
             running.end(Outcome(TaskStatus.FAILED, error="its app version was deleted", code="version_gone"))
+        except BakehouseError as error:
+            log.error("version not read", action="version_failed", task=running.task.id, error=error.detail)
+            await asyncio.sleep(RETRY_SECONDS)
+            running.sink(Returned("its app version could not be read"))
         else:
             self._run(running, version)
 
     def _run(self, running: Running, version: Version | None) -> None:
         task = running.task
-        call = Call(task, task.attempt, version, self.helpers.context(task, version))
-        running.executor.start(call, running.sink)
-        if task.id in self._early_cancels or task.cancel_requested_at is not None:
-            self._early_cancels.discard(task.id)
-            running.cancel()
+        early = task.id in self._early_cancels or task.cancel_requested_at is not None
+        self._early_cancels.discard(task.id)
+        if running.closing:
+            return  # given up while its version was read
+        if early or running.cancelled:
+            running.end(Outcome(TaskStatus.CANCELLED))
+            return
+        try:
+            call = Call(task, task.attempt, version, self.helpers.context(task, version))
+            running.executor.start(call, running.sink)
+        except Exception as error:  # not the call's fault, but the call must end
+            log.exception("executor failed", action="executor_error", task=task.id)
+            running.end(Outcome(TaskStatus.FAILED, error=f"it could not be started: {error}", code="start_failed"))
 
     # ---- the Desk of running attempts ----------------------------------------------------------------------
 
@@ -297,6 +361,8 @@ class Dispatcher:
         self.backlog.ended(task.owner_id)
         if requeued:
             self._enqueue(task, front=True)
+            if running.cancelled:
+                self.spawn(self._cancel_waiting(task.id))
         else:
             self._lettered.discard(task.id)
             self.live.close(task.id)
@@ -310,6 +376,7 @@ class Dispatcher:
             return
         log.warning("attempt is stale", action="attempt_stale", task=task.id, attempt=task.attempt)
         del self.running[task.id]
+        self._lettered.discard(task.id)
         self.backlog.ended(task.owner_id)
         running.executor.cancel(task.id, grace=0.0, reason="stale")
         self._taken(task.id)
@@ -352,15 +419,35 @@ class Dispatcher:
         """Take no more tasks; let running ones finish for *grace* seconds; hand the others back to the queue."""
         self.draining = True
         self.live.wake_all()
-        if self.running:
-            try:
-                await asyncio.wait_for(self._no_more.wait(), grace)
-            except TimeoutError:
-                log.info("handing tasks back", action="drain_timeout", tasks=len(self.running))
+        self.live.release(keep=self.running)  # what waits does not begin here any more
+        if not await self._emptied(grace):
+            log.info("handing tasks back", action="drain_timeout", tasks=len(self.running))
         self._stopping = True
         for executor in self.executors.values():
             await executor.shut_down(0.0)
-        if self.running:  # each outcome ends with a durable write
-            await self._no_more.wait()
+        # Each outcome ends with a durable write; when the database is away, they are found by their lost lease.
+        if not await self._emptied(HAND_BACK_SECONDS):
+            log.error("tasks not handed back", action="drain_failed", tasks=len(self.running))
+        self.live.release()
         if self._work:
-            await asyncio.wait(self._work)
+            _, left = await asyncio.wait(self._work, timeout=HAND_BACK_SECONDS)
+            for work in left:
+                work.cancel()
+            if left:
+                await asyncio.wait(left)
+
+    async def _emptied(self, seconds: float) -> bool:
+        """Wait until nothing runs here, at most *seconds*."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self.running:
+                    self._no_more.clear()
+                    await self._no_more.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _last_event(task: Task) -> Event:
+    """The status move that *task*'s row shows."""
+    return Event(task.last_seq, task.updated_at, "status", task.status, task.attempt)

@@ -80,16 +80,17 @@ class Running:
     """The state of one attempt. Its ``sink`` is called by the executor, in the event loop, in order."""
 
     __slots__ = (
-        "_cancelled",
         "_closing",
         "_deadline",
         "_ledger",
         "_logs",
         "_logs_since",
         "_outcome",
+        "_partials",
         "_seq",
         "_snapshot_waits",
         "_unwritten",
+        "cancelled",
         "deadline_hit",
         "desk",
         "executor",
@@ -111,14 +112,15 @@ class Running:
         self.deadline_hit = False
         self._seq = task.last_seq
         self._unwritten: list[Event] = []
-        self._ledger = Ledger(desk, task, self._committed, self._stale)
+        self._ledger = Ledger(desk, task, self._committed, self.abandon)
         self._outcome: Outcome | None = None
         self._snapshot_waits = False
         self._logs = LogBuffer(log_limit)
         self._logs_since = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._closing = False
-        self._cancelled = False
+        self._partials = 0
+        self.cancelled = False
 
     # ---- what the executor says ---------------------------------------------------------------------------
 
@@ -161,15 +163,16 @@ class Running:
         self._show()
 
     def _yielded(self, event: Yielded) -> None:
+        self._partials += 1
         if event.files:
-            self.desk.spawn(self._place_partial(event))
+            self.desk.spawn(self._place_partial(event, self._partials))
         else:
             self.feed.partial = event.output
             self._show()
 
-    async def _place_partial(self, event: Yielded) -> None:
+    async def _place_partial(self, event: Yielded, number: int) -> None:
         output = await self.desk.place_outputs(self.task, event.output, event.files, partial=True)
-        if not self._closing:
+        if not self._closing and number == self._partials:  # a newer one may have been shown meanwhile
             self.feed.partial = output
             self._show()
 
@@ -189,14 +192,18 @@ class Running:
 
     def cancel(self) -> None:
         """Somebody asked for a cancel. Repeatable."""
-        if self._closing or self._cancelled:
+        if self.cancelled:
             return
-        self._cancelled = True
+        self.cancelled = True
+        if self._closing:
+            return  # should the task wait for another attempt, the dispatcher cancels it there
         self._move(TaskStatus.CANCELLING)
         self.flush()
         self.executor.cancel(self.task.id)
 
     def _deadline_passed(self) -> None:
+        if self.cancelled:
+            return  # it is being stopped already, and that is how it will have ended
         self.deadline_hit = True
         self._logs.add("system", [f"deadline of {self.task.timeout:g} s passed: stopping"])
         self.executor.cancel(self.task.id, grace=2.0, reason="deadline")
@@ -239,14 +246,25 @@ class Running:
             self._snapshot_waits = False
             self.feed.progressed(self.desk.clock.now())
 
-    def _stale(self) -> None:
+    @property
+    def closing(self) -> bool:
+        """Whether the attempt has its outcome, or was given up."""
+        return self._closing
+
+    def abandon(self) -> None:
+        """Somebody else decides about the task now: write nothing more."""
         self._closing = True
+        self._stop_deadline()
         self.desk.stale(self)
 
     # ---- the outcome --------------------------------------------------------------------------------------
 
     def _finished(self, event: Finished) -> None:
-        if event.files and event.failure is None and not event.cancelled:
+        if self._closing:
+            for file in event.files:
+                file.path.unlink(missing_ok=True)
+        elif event.files and event.failure is None and not event.cancelled:
+            self._stop_deadline()
             self._move(TaskStatus.UPLOADING)
             self.flush(logs=True)
             self.desk.spawn(self._upload(event))
@@ -285,23 +303,26 @@ class Running:
         )
 
     def _lost(self, event: Lost) -> None:
-        if self.desk.lost_server() and not self._cancelled:
+        if self.desk.lost_server() and not self.cancelled:
             self.end(Outcome(TaskStatus.QUEUED, reason="the server is stopping"))
         elif self.deadline_hit:
             self.end(self._deadline_outcome())
         else:
             self._logs.add("system", [event.reason])
-            self.end(outcome_of_loss(self.task, event.reason, event.code, retry=event.retry, cancelled=self._cancelled))
+            self.end(outcome_of_loss(self.task, event.reason, event.code, retry=event.retry, cancelled=self.cancelled))
 
     def _returned(self, event: Returned) -> None:
-        self.end(Outcome(TaskStatus.CANCELLED) if self._cancelled else Outcome(TaskStatus.QUEUED, reason=event.reason))
+        self.end(Outcome(TaskStatus.CANCELLED) if self.cancelled else Outcome(TaskStatus.QUEUED, reason=event.reason))
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def end(self, outcome: Outcome) -> None:
         """Write the attempt's last events in one transaction, with whatever is still unwritten."""
         if self._closing:
             return
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._stop_deadline()
         for batch in self._logs.finish():
             self._append("log", batch)
         data = orjson.dumps({"reason": outcome.reason}).decode() if outcome.reason else None

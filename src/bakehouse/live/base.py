@@ -225,6 +225,21 @@ class Feed:
         if self.task.status.terminal and not self.done.done():
             self.done.set_result(self.task)
 
+    def skip(self, task: Task) -> None:
+        """*task* went on elsewhere, further than this feed has shown: readers get that from the store."""
+        self.task = task
+        self.progress = self.partial = None
+        self.kept.clear()
+        self.kept_bytes = 0
+        for subscription in self.subscriptions:
+            subscription.behind = True
+            subscription.wake()
+
+    def release(self) -> None:
+        """Let those who wait for the end go on with the task as it stands: it will not end here."""
+        if not self.done.done():
+            self.done.set_result(self.task)
+
     def _trim(self, added: int) -> None:
         """Forget the oldest updates when the kept logs are too large; readers find them in the store."""
         self.kept_bytes += added

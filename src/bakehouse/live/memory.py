@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from bakehouse.core.task import Task
 from bakehouse.live.base import Feed
 
@@ -33,6 +35,12 @@ class MemoryLive:
         for feed in list(self.feeds.values()):
             for subscription in list(feed.subscriptions):
                 subscription.wake()
+
+    def release(self, keep: Container[str] = ()) -> None:
+        """Let go those who wait for a task to end, except for the tasks in *keep*."""
+        for task_id, feed in self.feeds.items():
+            if task_id not in keep:
+                feed.release()
 
     @property
     def streams(self) -> int:

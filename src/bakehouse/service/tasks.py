@@ -35,7 +35,7 @@ class Desk(Protocol):
     def start(self, task: Task) -> None: ...
     def cancel_requested(self, task_id: str) -> None: ...
     def inbox_filled(self, task_id: str) -> None: ...
-    def forget(self, task_id: str) -> None: ...
+    def cancelled(self, task: Task) -> None: ...
     def waiting(self, owner_id: str | None = None) -> int: ...
 
 
@@ -351,20 +351,10 @@ class Tasks:
         desk = self._desk()
         for result in results:
             if result.cancelled_now:
-                desk.forget(result.task.id)
-                self._show_cancelled(result.task)
+                desk.cancelled(result.task)
             elif not result.task.status.terminal:
                 desk.cancel_requested(result.task.id)
         return results[0].task
-
-    def _show_cancelled(self, task: Task) -> None:
-        feed = self._live.latest(task.id)
-        if feed is None:
-            return
-        feed.task = task
-        event = Event(task.last_seq, task.updated_at, "status", task.status, task.attempt)
-        feed.commit([event], lambda event: [])
-        self._live.close(task.id)
 
     async def check_deletable(self, caller: Caller, task_id: str) -> None:
         """Raise NotFound, or Conflict while the task has not ended."""

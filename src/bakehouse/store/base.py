@@ -174,6 +174,10 @@ class Store(ABC):
         ``sole``: this holder is the only live one by construction (data directory lock): all else is orphaned."""
 
     @abstractmethod
+    async def held(self, holder: str) -> list[tuple[str, int]]:
+        """``(task id, attempt)`` of everything unfinished that *holder* holds."""
+
+    @abstractmethod
     async def retire(self, holder: str) -> None:
         """Forget a holder that has drained."""
 

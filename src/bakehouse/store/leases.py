@@ -65,6 +65,10 @@ class LeaseRoom(SqlRoom):
         rows = await self._read(lambda connection: connection.all(query))
         return sorted((hot.task_of(row) for row in rows), key=lambda task: task.id)
 
+    async def held(self, holder: str) -> list[tuple[str, int]]:
+        mine = select(_T.id, _T.attempt).where(_T.lease_holder == holder, _T.finished_at.is_(None))
+        return [(row[0], row[1]) for row in await self._read(lambda connection: connection.all(mine))]
+
     async def retire(self, holder: str) -> None:
         await self._change(lambda connection: connection.run(_RETIRE, {"p_holder": holder}))
 
