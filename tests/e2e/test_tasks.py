@@ -235,10 +235,10 @@ def test_a_full_queue_answers_429_and_nothing_of_it_stays(start_server: StartSer
     listed = Server.data(server.api.post("/tasks/list", json={"limit": 50}))["items"]
     accepted = {Server.data(answer)["id"] for answer in first if answer.is_success}
     assert {task["id"] for task in listed if task["kind"] == "app"} == accepted
-    waiting = [answer for answer in first if answer.is_success][-1].json()["data"]["id"]
-    server.data(server.api.post(f"/tasks/{waiting}/cancel"))
-    after = server.api.post("/apps/run", json={"app": "local/open", "input": {}})
-    assert after.is_success or "tasks wait" in after.text
+    for task_id in accepted:  # a cancelled task gives its place back at once, whoever else waits
+        server.data(server.api.post(f"/tasks/{task_id}/cancel"))
+    again = server.api.post("/apps/run", json={"app": "local/open", "input": {}})
+    assert again.is_success, again.text
 
 
 def test_one_owner_s_three_hundred_tasks_do_not_hold_up_another_s_one(start_server: StartServer) -> None:
@@ -250,8 +250,6 @@ def test_one_owner_s_three_hundred_tasks_do_not_hold_up_another_s_one(start_serv
     with server.client(other) as api:
         task = Server.data(api.post("/apps/run", json={**body, "input": {}}, headers={"Prefer": "wait=20"}))
     assert task["status"] == COMPLETED, task["status_text"]
-    listed = Server.data(server.api.post("/tasks/list", json={"limit": 1, "filters": []}))
-    assert listed is not None
     unfinished = [task_id for task_id in many[-100:] if server.task(task_id)["status"] < COMPLETED]
     assert len(unfinished) >= 50, "the one task passed most of the three hundred"
 
