@@ -209,14 +209,15 @@ class Runner:
 
     def _finish(self, call: Call, frame: bytes) -> None:
         with self._lock:
+            # Before the answer and under the lock: after either, the next call may be writing here already.
+            if len(self._running) == 1:
+                self._clean_temp()
             del self._running[call.id]
             self._flush_updates(call, force=True)
             if self.capture is not None:
                 self.capture.finish(call.id)
-            more, idle = bool(self._pending), not self._running
+            more = bool(self._pending)
         self._channel.post(frame, hold=more)
-        if idle:
-            self._clean_temp()
         self._start_next()
         if self._stopping:
             self._stop_when_idle()
