@@ -56,6 +56,13 @@ def test_with_room_for_one_instance_two_apps_take_turns(start_server: StartServe
     assert len(set(seen)) == 2
     mixed = [send(server, name) for name in ("probe", "other") * 6]
     assert {server.wait(task["id"])["status"] for task in mixed} == {COMPLETED}
+    # An instance of a session makes room for nobody, until the session ends: by hand, or by time.
+    for how in ("by hand", "by time"):
+        session = server.run("probe", session="new", session_timeout=2)["session_id"]
+        behind = send(server, "other")
+        if how == "by hand":
+            server.data(server.api.delete(f"/sessions/{session}"))
+        assert server.wait(behind["id"], 20)["status"] == COMPLETED, how
 
 
 # ---- sessions ---------------------------------------------------------------------------------------------------

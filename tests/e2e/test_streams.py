@@ -206,6 +206,27 @@ def test_readers_that_do_not_read_cost_no_memory_and_do_not_hold_up_the_task(ser
         assert len(text) < 30 * 2**20
 
 
+def test_a_reader_that_does_not_read_costs_nothing_while_a_task_prints(server: Server) -> None:
+    """Fifty megabytes of log pass a reader that is asleep; awake, it reads on from the store, each line once."""
+    before = _memory(server)
+    task = send(server, "probe:chatters", {"n": 50, "size": 10_000}, setup={"colour": "chatty"})
+    asleep = _silent_reader(server, task["id"])
+    peak = 0
+
+    def ended() -> bool:
+        nonlocal peak
+        peak = max(peak, _memory(server))
+        return server.api.get(f"/tasks/{task['id']}/status").json()["data"]["status"] >= COMPLETED
+
+    wait_until(ended, "the task to end", 90, every=0.05)
+    assert peak - before < 80 * 2**20, f"{(peak - before) / 2**20:.0f} MiB more"
+    lines = [json.loads(text) for text in _rest(asleep).splitlines() if text.startswith('{"id"')]
+    assert lines[-1]["status"] == COMPLETED
+    logs = [text for text in logs_of(lines) if text.startswith("line ")]
+    assert logs == [text for text in server.task(task["id"])["logs"] if text.startswith("line ")]
+    assert len(logs) == len(set(logs)) > 1000
+
+
 def _silent_reader(server: Server, task_id: str) -> socket.socket:
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

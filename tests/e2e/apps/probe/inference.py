@@ -126,6 +126,13 @@ class App(BaseApp):
             await asyncio.sleep(0.02)
         yield self.answer("flooded")
 
+    async def chatters(self, app_input: Input) -> Output:
+        """``n`` megabytes of lines of ``size`` characters."""
+        for step in range(app_input.n * 1_000_000 // app_input.size):
+            print(f"line {step:06d} " + "x" * app_input.size)
+            await asyncio.sleep(0)
+        return self.answer()
+
     async def surroundings(self, app_input: Input) -> Output:
         descriptors = {}
         for entry in Path("/proc/self/fd").iterdir():
