@@ -361,3 +361,23 @@ class App(BaseApp):
     )
     child.call()
     assert child.final()["output"] == [[2, 4], [2, 4]]
+
+
+def test_the_temp_directory_is_empty_when_the_answer_leaves(apps: Children) -> None:
+    """Emptied later, it would take away what the next call has begun to write."""
+    child = apps.serve(
+        """
+class In(BaseAppInput):
+    pass
+
+class App(BaseApp):
+    def run(self, input: In):
+        for name in range(50):
+            (self.temp_dir / str(name)).write_text("x")
+        return {}
+"""
+    )
+    for number in range(50):
+        child.call(task_id=f"t{number}")
+        child.final(f"t{number}")
+        assert list((child.root / "temp").iterdir()) == []
