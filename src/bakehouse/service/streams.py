@@ -10,14 +10,17 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import orjson
+import structlog
 
-from bakehouse.core.errors import NotFound
+from bakehouse.core.errors import BakehouseError, NotFound
 from bakehouse.core.task import Event, Task
 from bakehouse.live.base import Feed, Subscription, Update
 from bakehouse.live.memory import MemoryLive
 from bakehouse.store.base import Store
 
 __all__ = ["Streams", "Update"]
+
+log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 3.0
 """A quiet stream is woken this often, so that its reader hears a heartbeat."""
@@ -36,7 +39,7 @@ class Streams:
 
     def __init__(self, store: Store, live: MemoryLive) -> None:
         self._store, self._live = store, live
-        self._followers: dict[str, asyncio.Task[None]] = {}
+        self._followers: dict[Feed, asyncio.Task[None]] = {}
         self.draining = False
 
     async def read(self, task: Task, after: int = 0) -> AsyncIterator[list[Update]]:
@@ -86,7 +89,8 @@ class Streams:
                     updates = _without_states(updates)
                     if not feed.task.status.terminal:  # the newest state replaces those that were left out
                         updates.append(_behind(feed.snapshot(), max([cursor, *(u.seq for u in updates)])))
-                fresh = [u for u in updates if not u.durable or u.seq > cursor]
+                # A live line from before a catch-up would set the reader's cursor back; the end is always told.
+                fresh = [u for u in updates if u.seq > cursor or (not u.durable and u.seq == cursor) or _ends(u)]
                 if not fresh:
                     quiet += 1
                     yield [feed.snapshot()] if quiet % RESEND_TICKS == 0 else []
@@ -120,7 +124,8 @@ class Streams:
 
     async def _from_store(self, task: Task, after: int, until: int) -> AsyncIterator[list[Update]]:
         while after < until:
-            events = await self._store.events(task.id, after, PAGE)
+            # Not beyond what *task* shows: the end, read before it was shown, would lack the output.
+            events = [event for event in await self._store.events(task.id, after, PAGE) if event.seq <= until]
             if not events:
                 return
             after = events[-1].seq
@@ -130,24 +135,26 @@ class Streams:
 
     def follow(self, feed: Feed) -> None:
         """Keep the feed of a task that another server runs up to date, while anybody reads or waits."""
-        task_id = feed.task.id
-        if task_id not in self._followers:
-            follower = asyncio.create_task(self._poll(feed))
-            self._followers[task_id] = follower
-            follower.add_done_callback(lambda _: self._followers.pop(task_id, None))
+        follower = self._followers.get(feed)
+        if follower is None or follower.done():
+            follower = self._followers[feed] = asyncio.create_task(self._poll(feed))
+            follower.add_done_callback(lambda done: self._left(feed, done))
+
+    def _left(self, feed: Feed, follower: asyncio.Task[None]) -> None:
+        if self._followers.get(feed) is follower:
+            del self._followers[feed]
 
     async def _poll(self, feed: Feed) -> None:
         """Feed a remote task from the store while anyone reads it, and until it is over or comes here."""
         while feed.remote and not feed.task.status.terminal:
             await asyncio.sleep(REMOTE_POLL_SECONDS)
             try:
-                row = await self._store.get_task(feed.task.id, None)
+                row, events = await self._news(feed)
             except NotFound:
                 break
-            events = await self._store.events(row.id, feed.task.last_seq, PAGE)
-            if events:
-                row.last_seq = events[-1].seq
-                row.status = events[-1].status
+            except BakehouseError as error:  # the database is away: those who read here wait for it
+                log.warning("task not followed", action="follow_failed", task=feed.task.id, error=error.detail)
+                continue
             if not _still_remote(feed):
                 return  # this server claimed it meanwhile
             feed.task = row
@@ -159,6 +166,16 @@ class Streams:
                 break
         if feed.remote:
             self._live.close(feed.task.id)
+
+    async def _news(self, feed: Feed) -> tuple[Task, list[Event]]:
+        """The task's row as it was at the last of the events that *feed* has not shown; a page of these."""
+        row = await self._store.get_task(feed.task.id, None)
+        events = await self._store.events(row.id, feed.task.last_seq, PAGE)
+        # What came after the row was read comes with the next one: this one lacks its output.
+        events = [event for event in events if event.seq <= row.last_seq]
+        if events:
+            row.last_seq, row.status = events[-1].seq, events[-1].status
+        return row, events
 
     @staticmethod
     def _take_snapshot(feed: Feed, row: Task) -> None:
@@ -194,6 +211,10 @@ class _Ticker:
 
 def _still_remote(feed: Feed) -> bool:
     return feed.remote
+
+
+def _ends(update: Update) -> bool:
+    return update.durable and update.status.terminal
 
 
 def _without_states(updates: list[Update]) -> list[Update]:
