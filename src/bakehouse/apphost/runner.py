@@ -107,7 +107,11 @@ class Runner:
         elif kind == "cancel":
             self._cancel(message["id"], bool(message.get("held_only")))
         elif kind == "inbox":
-            call = self._running.get(message["id"])
+            with self._lock:
+                # Held ones too: the server may count a call as begun a moment before it does here.
+                call = self._running.get(message["id"]) or next(
+                    (held for held in self._pending if held.id == message["id"]), None
+                )
             if call is not None:
                 call.inbox.put(message["item"])
         elif kind == "stop":

@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 FLUSH_SECONDS = 0.005
 SNAPSHOT_SECONDS = 0.25
+DELIVER_AGAIN_SECONDS = 0.1
 CLAIM_BATCH = 256
 RETRY_SECONDS = 0.5
 
@@ -346,8 +347,13 @@ class Dispatcher:
             if item.seq == running.inbox_seen + 1:
                 content = {"seq": item.seq, "kind": item.kind, "content": orjson.loads(item.data)}
                 if not running.executor.send(task_id, content):
+                    asyncio.get_running_loop().call_later(DELIVER_AGAIN_SECONDS, self._deliver_again, running)
                     return
                 running.inbox_seen = item.seq
+
+    def _deliver_again(self, running: Running) -> None:
+        if self.running.get(running.task.id) is running:
+            self.spawn(self._deliver(running))
 
     async def place_outputs(self, task: Task, output: Any, files: list[OutputFile], *, partial: bool) -> Any:
         return await self.helpers.place_outputs(task, output, files, partial)
