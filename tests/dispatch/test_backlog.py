@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ def filled(*tasks: QueuedTask) -> Backlog:
     return backlog
 
 
-def everywhere(ready: int, prefetch: int = 0) -> object:
+def everywhere(ready: int, prefetch: int = 0) -> Callable[[Lane], Capacity]:
     return lambda lane: Capacity(ready, prefetch)
 
 
@@ -66,6 +67,16 @@ def test_no_prefetch_while_a_lane_is_starved() -> None:
     assert backlog.take(room, 5) == []
     backlog.discard("task_3")
     assert ids(backlog.take(room, 5)) == ["task_1", "task_2"]
+
+
+def test_a_busy_session_or_another_kind_does_not_stop_prefetch() -> None:
+    backlog = filled(task(1, "a", "warm"), task(2, "b", "session"))
+    backlog.add(QueuedTask("task_3", "build", "b", "build", None, 3), now=0)
+
+    def room(lane: Lane) -> Capacity:
+        return Capacity(0, 8) if lane[1] == "warm" else Capacity(0, bound=lane[1] == "session")
+
+    assert ids(backlog.take(room, 5)) == ["task_1"]
 
 
 def test_a_task_for_later_waits_for_its_time() -> None:

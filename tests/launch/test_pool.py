@@ -172,7 +172,7 @@ def test_a_session_keeps_its_instance_and_others_keep_off() -> None:
     pool = make()
     member = grow(pool, "1", "a")
     pool.took(member, "ses_1")
-    assert pool.capacity("a/session/ses_1", 0.0) == Capacity(0)
+    assert pool.capacity("a/session/ses_1", 0.0) == Capacity(0, bound=True)
     pool.ended(member, 0.0, seconds=0.0001)
     assert pool.place("a/session/ses_1", 0.0) == Use("1")
     assert pool.place("a", 0.0) == Start()

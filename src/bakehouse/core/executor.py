@@ -120,11 +120,13 @@ Sink = Callable[[ExecutorEvent], None]
 class Capacity:
     """How many more calls of a lane are taken now.
 
-    ``ready``: by idle or startable instances; ``prefetch``: held by busy ones.
+    ``ready``: by idle or startable instances; ``prefetch``: held by busy ones. ``bound``: the lane has an instance of
+    its own (a session's), so that others giving theirs up would not help it.
     """
 
     ready: int
     prefetch: int = 0
+    bound: bool = False
 
 
 class Executor(Protocol):

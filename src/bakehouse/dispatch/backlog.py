@@ -86,15 +86,16 @@ class Backlog:
         """Remove and return the tasks to start now, at most *limit*.
 
         Ready places go first, to everyone in turn. Places behind a busy instance (prefetch) are given only when no
-        lane is starved: else that instance would never become idle for the others.
+        lane of the same kind is starved: else that instance would never become idle for the others.
         """
         taken: list[QueuedTask] = []
         used: Counter[Lane] = Counter()
         room = {lane: capacity(lane) for lanes in self._owners.values() for lane in lanes}
         self._rounds(taken, used, {lane: c.ready for lane, c in room.items()}, limit)
-        starved = any(room[lane].ready + room[lane].prefetch <= 0 for lanes in self._owners.values() for lane in lanes)
-        if not starved:
-            self._rounds(taken, used, {lane: c.ready + c.prefetch for lane, c in room.items()}, limit)
+        waiting = [(lane[0], room[lane]) for lanes in self._owners.values() for lane in lanes]
+        starved = {kind for kind, c in waiting if c.ready + c.prefetch <= 0 and not c.bound}
+        behind = {lane: c.ready + (0 if lane[0] in starved else c.prefetch) for lane, c in room.items()}
+        self._rounds(taken, used, behind, limit)
         return taken
 
     def _rounds(self, taken: list[QueuedTask], used: Counter[Lane], room: dict[Lane, int], limit: int) -> None:

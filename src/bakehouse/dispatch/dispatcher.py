@@ -195,7 +195,7 @@ class Dispatcher:
         if executor is None:
             return Capacity(0)
         room = executor.capacity(lane[1])
-        return Capacity(room.ready - self._claiming[lane], room.prefetch)
+        return Capacity(room.ready - self._claiming[lane], room.prefetch, room.bound)
 
     def _pump(self) -> None:
         self._pump_scheduled = False

@@ -200,7 +200,7 @@ class Pool:
     def _session_capacity(self, base: str, session: str, now: float, crowded: bool) -> Capacity:
         member = self._sessions.get(session)
         if member is not None:
-            return Capacity(member.free)
+            return Capacity(member.free, bound=True)
         # One call decides which instance the session owns; the next ones go there.
         return Capacity(min(1, self.capacity(base, now, crowded=crowded).ready))
 
