@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -24,7 +25,7 @@ from bakehouse.store import open_store
 from tests.conftest import StartServer
 from tests.crash.workload import Callers, Follower, Job, Ledger, send
 from tests.support.postgres import Postgres
-from tests.support.server import CANCELLED, COMPLETED, TERMINAL, Server
+from tests.support.server import CANCELLED, COMPLETED, FAILED, TERMINAL, Server
 from tests.support.waiting import wait_until
 
 KILLS = int(os.environ.get("BAKEHOUSE_KILLS", "8"))
@@ -56,8 +57,8 @@ def test_kill_the_server(database: str, start_server: StartServer, request: pyte
         callers.up.clear()
         server.kill()
         histogram.update(_states(server, url))
-        if number % 3 == 0:  # the environment must be prepared again
-            _forget_environment(server)
+        if number % 3 == 0:  # the next calls must prepare theirs again
+            _forget_environments(server)
         server.start()
         callers.up.set()
     callers.stop()
@@ -66,6 +67,7 @@ def test_kill_the_server(database: str, start_server: StartServer, request: pyte
         print(f"  {status.text:>12} {histogram[status]:5}")
     assert callers.errors == []
     _check_calls(server, ledger)
+    _check_builds(server, callers.builds)
     for follower in followers:
         _check_follower(server, follower)
     server.stop()
@@ -95,11 +97,11 @@ def _states(server: Server, url: str | None) -> Counter[TaskStatus]:
     return Counter({status: count for status, count in found.items() if not status.terminal})
 
 
-def _forget_environment(server: Server) -> None:
-    for path in (server.home / "versions").iterdir():
-        for folder in [path, *(p for p in path.rglob("*") if p.is_dir() and not p.is_symlink())]:
-            folder.chmod(0o700)
-        shutil.rmtree(path)
+def _forget_environments(server: Server) -> None:
+    for path in [*(server.home / "versions").iterdir(), *(server.home / "envs").iterdir()]:
+        if path.is_dir():
+            subprocess.run(["chmod", "-R", "u+w", str(path)], check=True)
+            shutil.rmtree(path)
 
 
 def _check_calls(server: Server, ledger: Ledger) -> None:
@@ -118,6 +120,17 @@ def _check_calls(server: Server, ledger: Ledger) -> None:
                 assert task["output"].get("attempt", task["attempt"]) == task["attempt"]
     print(f"  ended: {ended[COMPLETED]} completed, {ended[CANCELLED]} cancelled")
     assert ended[COMPLETED] > KILLS
+
+
+def _check_builds(server: Server, builds: list[str]) -> None:
+    """Every build that was answered for ends well, unless the server died under both of its attempts."""
+    ended: Counter[int] = Counter()
+    for task_id in builds:
+        task = server.wait(task_id, 120)
+        ended[task["status"]] += 1
+        lost = task["attempt"] == 2 and "server stopped" in (task["error"] or "")  # a build has one retry
+        assert task["status"] == COMPLETED or lost, (task["error"], task["logs"])
+    print(f"  builds: {ended[COMPLETED]} completed, {ended[FAILED]} lost their server twice")
 
 
 def _ended(client: Any, job: Job) -> dict[str, Any] | None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import json
 import random
 import threading
 import uuid
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.support.server import TERMINAL, Server
 
-CALLERS = 5
+CALLERS = 3
+RUNNING = 7
+HERE = Path(__file__).parent
 APP = "crashtest"
 
 
@@ -37,10 +43,13 @@ class Ledger:
     numbers: Any = field(default_factory=itertools.count)
 
     def new(self, rng: random.Random) -> Job:
-        function = rng.choices(("quick", "steps", "stubborn", "big"), (4, 3, 2, 2))[0]
+        function = rng.choices(("quick", "steps", "stubborn", "big"), (4, 2, 1, 4))[0]
         body: dict[str, Any] = {"app": f"{APP}:{function}", "input": {"n": next(self.numbers)}}
         if rng.random() < 0.2:  # an instance of its own: process start and a setup that takes a while
             body["setup"] = {"delay": 0.25, "salt": rng.randrange(10**9)}
+        return self.add(body)
+
+    def add(self, body: dict[str, Any]) -> Job:
         job = Job(uuid.uuid4().hex, body)
         with self.lock:
             self.jobs.append(job)
@@ -63,9 +72,11 @@ class Callers:
         self.stopping = threading.Event()
         self.up = threading.Event()
         self.errors: list[str] = []
+        self.builds: list[str] = []
+        kinds = [self._one] * CALLERS + [self._cancel_while_it_runs, self._deploy]
         self._threads = [
-            threading.Thread(target=self._call, args=(random.Random(seed * 100 + i),), daemon=True)
-            for i in range(CALLERS)
+            threading.Thread(target=self._call, args=(kind, random.Random(seed * 100 + i)), daemon=True)
+            for i, kind in enumerate(kinds)
         ]
 
     def start(self) -> None:
@@ -79,23 +90,48 @@ class Callers:
         for thread in self._threads:
             thread.join(60)
 
-    def _call(self, rng: random.Random) -> None:
+    def _call(self, kind: Callable[[httpx.Client, random.Random], None], rng: random.Random) -> None:
         while not self.stopping.is_set():
             self.up.wait()
             with self.server.client(timeout=20) as client, contextlib.suppress(httpx.TransportError):
                 # A transport error is the kill; what was being sent stays in the ledger without an answer.
                 while self.up.is_set() and not self.stopping.is_set():
-                    self._one(client, rng)
+                    try:
+                        kind(client, rng)
+                    except AssertionError as error:
+                        if "503" not in str(error):
+                            self.errors.append(str(error))
 
     def _one(self, client: httpx.Client, rng: random.Random) -> None:
-        job = self.ledger.new(rng)
-        try:
-            task = send(client, job, wait=rng.choice((0.2, 2.0)))
-            if rng.random() < 0.25 and task["status"] not in TERMINAL:
-                Server.data(client.post(f"/tasks/{task['id']}/cancel"))
-        except AssertionError as error:
-            if "503" not in str(error):
-                self.errors.append(str(error))
+        task = send(client, self.ledger.new(rng), wait=rng.choice((0.2, 2.0)))
+        if rng.random() < 0.2 and task["status"] not in TERMINAL:
+            Server.data(client.post(f"/tasks/{task['id']}/cancel"))
+
+    def _cancel_while_it_runs(self, client: httpx.Client, rng: random.Random) -> None:
+        """Cancels a call that does not listen, so that it is found cancelling for a while."""
+        job = self.ledger.add({"app": f"{APP}:stubborn", "input": {"n": next(self.ledger.numbers)}})
+        task = send(client, job)
+        while task["status"] not in (RUNNING, *TERMINAL):
+            task = Server.data(client.get(f"/tasks/{task['id']}"))
+        Server.data(client.post(f"/tasks/{task['id']}/cancel"))
+        while task["status"] not in TERMINAL:
+            task = Server.data(client.get(f"/tasks/{task['id']}"))
+
+    def _deploy(self, client: httpx.Client, rng: random.Random) -> None:
+        """Deploys the same app with a comment of its own: a build is a task like any other."""
+        code = (HERE / "app" / "inference.py").read_text() + f"\n# {rng.random()}\n"
+        package = io.BytesIO()
+        with zipfile.ZipFile(package, "w") as archive:
+            archive.writestr("inference.py", code)
+            archive.writestr("inf.yml", (HERE / "app" / "inf.yml").read_text())
+        entry = {"uri": "", "filename": "app.zip", "size": len(package.getvalue())}
+        (record,) = Server.data(client.post("/files", json={"files": [entry]}))
+        client.put(record["upload_url"], content=package.getvalue()).raise_for_status()
+        body = {"version": {"package_uri": record["uri"]}}
+        task_id = Server.data(client.post("/apps", json=body))["build_task_id"]
+        self.builds.append(task_id)
+        while Server.data(client.get(f"/tasks/{task_id}"))["status"] not in TERMINAL:
+            threading.Event().wait(0.1)
 
 
 class Follower:
