@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import sqlite3
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -98,10 +96,11 @@ def _states(server: Server, url: str | None) -> Counter[TaskStatus]:
 
 
 def _forget_environments(server: Server) -> None:
-    for path in [*(server.home / "versions").iterdir(), *(server.home / "envs").iterdir()]:
-        if path.is_dir():
-            subprocess.run(["chmod", "-R", "u+w", str(path)], check=True)
-            shutil.rmtree(path)
+    """Move away what was unpacked and installed; a child of the dead server may still be writing there."""
+    for name in ("versions", "envs"):
+        folder = server.home / name
+        folder.rename(server.home / f"{name}-{time.time_ns()}")
+        folder.mkdir()
 
 
 def _check_calls(server: Server, ledger: Ledger) -> None:
