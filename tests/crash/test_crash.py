@@ -43,7 +43,8 @@ def test_kill_the_server(database: str, start_server: StartServer, request: pyte
     if database == "postgres":
         postgres: Postgres = request.getfixturevalue("postgres")
         url = postgres.create_database()
-    server = start_server(database=url, env={"BAKEHOUSE_LEASE_SECONDS": "2", "BAKEHOUSE_CANCEL_GRACE": "5"})
+    settings = {"LEASE_SECONDS": "2", "CANCEL_GRACE": "5", "MAX_INSTANCES": "10"}
+    server = start_server(database=url, env={f"BAKEHOUSE_{name}": value for name, value in settings.items()})
     server.deploy(APP)
     rng = random.Random(SEED)
     ledger, histogram, followers = Ledger(), Counter[TaskStatus](), []
@@ -51,11 +52,11 @@ def test_kill_the_server(database: str, start_server: StartServer, request: pyte
     callers.start()
     for number in range(KILLS):
         followers.append(_follow(server, ledger))
-        time.sleep(rng.uniform(0.2, 1.6))
+        time.sleep(rng.uniform(0.3, 2.3))
         callers.up.clear()
         server.kill()
         histogram.update(_states(server, url))
-        if number % 3 == 0:  # the next calls must prepare theirs again
+        if number % 5 == 0:  # the next calls must prepare theirs again
             _forget_environments(server)
         server.start()
         callers.up.set()

@@ -103,19 +103,25 @@ class Callers:
                             self.errors.append(str(error))
 
     def _one(self, client: httpx.Client, rng: random.Random) -> None:
-        task = send(client, self.ledger.new(rng), wait=rng.choice((0.2, 2.0)))
+        task = send(client, self.ledger.new(rng), wait=rng.choice((0.1, 1.0)))
         if rng.random() < 0.2 and task["status"] not in TERMINAL:
             Server.data(client.post(f"/tasks/{task['id']}/cancel"))
+        self._to_the_end(client, task)  # so that the queue stays short and every state has its share
+
+    @staticmethod
+    def _to_the_end(client: httpx.Client, task: dict[str, Any]) -> None:
+        while Server.data(client.get(f"/tasks/{task['id']}"))["status"] not in TERMINAL:
+            threading.Event().wait(0.02)
 
     def _cancel_while_it_runs(self, client: httpx.Client, rng: random.Random) -> None:
         """Cancels a call that does not listen, so that it is found cancelling for a while."""
-        job = self.ledger.add({"app": f"{APP}:stubborn", "input": {"n": next(self.ledger.numbers)}})
+        job = self.ledger.add({"app": f"{APP}:stubborn", "input": {"n": next(self.ledger.numbers), "count": 40}})
         task = send(client, job)
         while task["status"] not in (RUNNING, *TERMINAL):
             task = Server.data(client.get(f"/tasks/{task['id']}"))
+            threading.Event().wait(0.01)
         Server.data(client.post(f"/tasks/{task['id']}/cancel"))
-        while task["status"] not in TERMINAL:
-            task = Server.data(client.get(f"/tasks/{task['id']}"))
+        self._to_the_end(client, task)
 
     def _deploy(self, client: httpx.Client, rng: random.Random) -> None:
         """Deploys the same app with a comment of its own: a build is a task like any other."""
@@ -123,15 +129,16 @@ class Callers:
         package = io.BytesIO()
         with zipfile.ZipFile(package, "w") as archive:
             archive.writestr("inference.py", code)
-            archive.writestr("inf.yml", (HERE / "app" / "inf.yml").read_text())
+            # Under a name of its own: a new version of the other app would make all its instances cold.
+            archive.writestr("inf.yml", (HERE / "app" / "inf.yml").read_text().replace(APP, "crashbuild"))
         entry = {"uri": "", "filename": "app.zip", "size": len(package.getvalue())}
         (record,) = Server.data(client.post("/files", json={"files": [entry]}))
         client.put(record["upload_url"], content=package.getvalue()).raise_for_status()
         body = {"version": {"package_uri": record["uri"]}}
         task_id = Server.data(client.post("/apps", json=body))["build_task_id"]
         self.builds.append(task_id)
-        while Server.data(client.get(f"/tasks/{task_id}"))["status"] not in TERMINAL:
-            threading.Event().wait(0.1)
+        self._to_the_end(client, {"id": task_id})
+        threading.Event().wait(0.5)
 
 
 class Follower:

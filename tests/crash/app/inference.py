@@ -42,13 +42,13 @@ class App(BaseApp):
         return self._answer(app_input)
 
     def stubborn(self, app_input: Input) -> Output:
-        time.sleep(0.6)  # blocks, so that a cancel has to wait
+        time.sleep(0.06 * app_input.count)  # blocks, so that a cancel has to wait
         return self._answer(app_input)
 
     def big(self, app_input: Input) -> FileOutput:
         path = f"{self.temp_dir}/big-{app_input.n}.bin"
         with Path(path).open("wb") as file:
-            for _ in range(48):
+            for _ in range(96):
                 file.write(b"x" * 1024 * 1024)
         return FileOutput(double=2 * app_input.n, file=File(path=path))
 
