@@ -12,6 +12,8 @@ import random
 import sqlite3
 import time
 from collections import Counter
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +47,11 @@ def test_kill_the_server(database: str, start_server: StartServer, request: pyte
         url = postgres.create_database()
     settings = {"LEASE_SECONDS": "2", "CANCEL_GRACE": "5", "MAX_INSTANCES": "10"}
     server = start_server(database=url, env={f"BAKEHOUSE_{name}": value for name, value in settings.items()})
-    server.deploy(APP)
+    app = server.deploy(APP)
+    server.data(server.api.post(f"/apps/{app['id']}/visibility", json={"visibility": "public"}))
     rng = random.Random(SEED)
     ledger, histogram, followers = Ledger(), Counter[TaskStatus](), []
-    callers = Callers(server, ledger, SEED)
+    callers = Callers(server, ledger, SEED, server.new_owner("other"))
     callers.start()
     for number in range(KILLS):
         followers.append(_follow(server, ledger))
@@ -107,12 +110,14 @@ def _forget_environments(server: Server) -> None:
 def _check_calls(server: Server, ledger: Ledger) -> None:
     """Every call that was answered, and every one that can be sent again, has one end and the right output."""
     ended: Counter[int] = Counter()
-    with server.client() as client:
+    with ExitStack() as stack:
+        clients = {owner: stack.enter_context(server.client(owner)) for owner in {job.owner for job in ledger.jobs}}
         for job in ledger.jobs:
             if job.task_id is None:
-                send(client, job)  # the answer was lost with the server: the key finds the task or makes it
+                send(clients[job.owner], job)  # the answer was lost with the server: the key finds the task or makes it
         for job in ledger.jobs:
-            task = wait_until(lambda job=job: _ended(client, job), f"the end of {job.task_id}", 120, every=0.05)
+            client = clients[job.owner]
+            task = wait_until(partial(_ended, client, job), f"the end of {job.task_id}", 120, every=0.05)
             ended[task["status"]] += 1
             assert task["status"] in (COMPLETED, CANCELLED), (task["error"], task["logs"])
             if task["status"] == COMPLETED:

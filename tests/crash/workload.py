@@ -27,11 +27,12 @@ APP = "crashtest"
 
 @dataclass
 class Job:
-    """One call: what was sent, and the task it became once an answer was seen."""
+    """One call: what was sent, and the task it became once an answer was seen. ``owner`` is its sender's API key."""
 
     key: str
     body: dict[str, Any]
     task_id: str | None = None
+    owner: str | None = None
 
 
 @dataclass
@@ -49,8 +50,8 @@ class Ledger:
             body["setup"] = {"delay": 0.25, "salt": rng.randrange(10**9)}
         return self.add(body)
 
-    def add(self, body: dict[str, Any]) -> Job:
-        job = Job(uuid.uuid4().hex, body)
+    def add(self, body: dict[str, Any], owner: str | None = None) -> Job:
+        job = Job(uuid.uuid4().hex, body, owner=owner)
         with self.lock:
             self.jobs.append(job)
         return job
@@ -67,8 +68,9 @@ def send(client: httpx.Client, job: Job, wait: float = 0.0) -> dict[str, Any]:
 class Callers:
     """Threads that call without pause until they are stopped; a dead server is waited out."""
 
-    def __init__(self, server: Server, ledger: Ledger, seed: int) -> None:
+    def __init__(self, server: Server, ledger: Ledger, seed: int, other_owner: str) -> None:
         self.server, self.ledger = server, ledger
+        self.other_owner = other_owner
         self.stopping = threading.Event()
         self.up = threading.Event()
         self.errors: list[str] = []
@@ -114,9 +116,13 @@ class Callers:
             threading.Event().wait(0.02)
 
     def _cancel_while_it_runs(self, client: httpx.Client, rng: random.Random) -> None:
-        """Cancels a call that does not listen, so that it is found cancelling for a while."""
-        job = self.ledger.add({"app": f"{APP}:stubborn", "input": {"n": next(self.ledger.numbers), "count": 40}})
-        task = send(client, job)
+        """Cancels a call that does not listen, so that it is found cancelling for a while.
+
+        It belongs to an owner of its own, who does not stand behind the other one's queue.
+        """
+        client.headers["Authorization"] = f"Bearer {self.other_owner}"
+        body = {"app": f"local/{APP}:stubborn", "input": {"n": next(self.ledger.numbers), "count": 40}}
+        task = send(client, self.ledger.add(body, self.other_owner))
         while task["status"] not in (RUNNING, *TERMINAL):
             task = Server.data(client.get(f"/tasks/{task['id']}"))
             threading.Event().wait(0.01)

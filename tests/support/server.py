@@ -49,6 +49,11 @@ def free_port() -> int:
             return port
 
 
+def _environment() -> dict[str, str]:
+    """Ours without the variables that would be taken for settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(OUR_VARIABLES)}
+
+
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -121,16 +126,13 @@ class Server:
     def start(self, timeout: float = 60.0) -> Server:
         """Start the process and return when it answers ``/ready`` with 200; raise with its log when it does not."""
         self.home.parent.mkdir(parents=True, exist_ok=True)
-        inherited = {
-            name: value for name, value in os.environ.items() if not name.startswith(("BAKEHOUSE_", "INFERENCE_"))
-        }
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**inherited, "PYTHONUNBUFFERED": "1", **self._env},
+                env={**_environment(), "PYTHONUNBUFFERED": "1", **self._env},
                 preexec_fn=_die_with_parent,  # noqa: PLW1509  one prctl call, which takes no lock
                 process_group=0,
             )
@@ -222,7 +224,7 @@ class Server:
         """A key of another owner, made on the machine as an operator does."""
         command = [sys.executable, "-c", "from bakehouse.cli import main; main()", "keys", "create", "--owner", name]
         home = ["--home", str(self.home), *(["--database", self._database] if self._database else []), "--json"]
-        done = subprocess.run([*command, *home], capture_output=True, check=True)
+        done = subprocess.run([*command, *home], capture_output=True, check=True, env=_environment())
         return str(json.loads(done.stdout)["key"])
 
     def task(self, task_id: str) -> dict[str, Any]:
