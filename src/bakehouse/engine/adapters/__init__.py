@@ -1,0 +1,1 @@
+"""LoRA adapters, several in one batch, and evolution strategies on their weights (zo)."""

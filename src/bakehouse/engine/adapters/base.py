@@ -1,0 +1,67 @@
+"""The contract of adapter stores: weights by slot, on the device of the model they belong to.
+
+Names, owners and locks are not its business (`adapters.table`). A slot's **generation** rises with each change of its
+weights, so that pages computed with the old ones are not taken for the new ones.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bakehouse.engine.plan.step import StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class ZoParams:
+    """Of `protocol zo`: rank, scaling alpha, candidates per generation, share of them that count, first deviation."""
+
+    rank: int
+    alpha: float
+    population: int
+    mu_fraction: float
+    sigma: float
+
+
+class AdapterStore(ABC):
+    """Called from the engine loop's thread, between steps. Errors: `BadRequest`, `NotFound`, `LimitExceeded`."""
+
+    capacity: int
+
+    @abstractmethod
+    def create(self) -> int:
+        """A free slot, with weights that change nothing. `LimitExceeded` when all are taken."""
+
+    @abstractmethod
+    def clone(self, slot: int) -> int:
+        """A new slot with a copy of the weights and of the state of their optimiser."""
+
+    @abstractmethod
+    def remove(self, slot: int) -> None:
+        """Free the slot. No pass may name it any more."""
+
+    @abstractmethod
+    def generation(self, slot: int) -> int:
+        """Which weights these are: never the same number for different ones, also not after the slot was reused."""
+
+    @abstractmethod
+    def load(self, slot: int, path: Path) -> None:
+        """Weights from a PEFT folder or from `save`. One that does not fit the model is refused by tensor name."""
+
+    @abstractmethod
+    def save(self, slot: int, path: Path) -> None:
+        """A PEFT folder at *path*, with the optimiser's state where there is one. Written whole or not at all."""
+
+    @abstractmethod
+    def initialize_zo(self, slot: int, params: ZoParams) -> None:
+        """Fresh weights and a fresh optimiser."""
+
+    @abstractmethod
+    def update_zo(self, slot: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> None:
+        """One generation: exactly ``population`` scores, higher is better, and their seeds."""
+
+    @abstractmethod
+    def begin(self, plan: StepPlan) -> None:
+        """Route the rows of *plan* to their segments' adapters until the next `begin`; free when none has one."""

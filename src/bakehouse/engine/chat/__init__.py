@@ -1,0 +1,1 @@
+"""Chat formats: turns to ids, and generated ids to events."""

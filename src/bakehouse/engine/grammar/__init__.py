@@ -1,0 +1,1 @@
+"""Grammars that constrain generation: compiled once, stepped per token. llguidance does the work."""

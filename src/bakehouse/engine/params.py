@@ -1,0 +1,400 @@
+"""What callers say to the engine and what it answers: frozen values, checked when they are made. Standard library only.
+
+Ids of tokens are non-negative integers below the model's vocabulary size. Seeds are 64-bit. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from bakehouse.engine import brle
+from bakehouse.engine.brle import Brle
+from bakehouse.engine.errors import BadRequest
+
+
+class SamplerKind(StrEnum):
+    MULTINOMIAL = "multinomial"
+    TOP_K = "top_k"
+    TOP_P = "top_p"
+    MIN_P = "min_p"
+    TOP_K_TOP_P = "top_k_top_p"
+    EMBEDDING = "embedding"
+    DIST = "dist"
+
+
+#: Kinds whose result is a token.
+TOKEN_KINDS = frozenset(set(SamplerKind) - {SamplerKind.EMBEDDING, SamplerKind.DIST})
+
+#: Below this temperature every kind that yields tokens takes the most likely one.
+GREEDY_BELOW = 1e-5
+
+MAX_LOGPROBS = 64
+
+
+def _number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRequest.at(name, f"must be a finite number, not {value!r}")
+    if not low <= value <= high:
+        raise BadRequest.at(name, f"must be {low} or more" + ("" if high == math.inf else f" and at most {high}"))
+
+
+def _integer(name: str, value: object, low: int | None, high: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadRequest.at(name, f"must be an integer, not {value!r}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise BadRequest.at(name, f"must lie between {low} and {high}, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """How one result is taken from one row of logits.
+
+    Temperature divides the logits before the softmax, filters act on the probabilities after it, then one draw is made.
+    ``seed`` 0 means unseeded. ``entries`` is of ``dist`` only: how many of the most likely ids are returned, 0 for all;
+    its temperature 0 means unscaled.
+    """
+
+    kind: SamplerKind = SamplerKind.MULTINOMIAL
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    entries: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", _kind(self.kind))
+        _number("temperature", self.temperature, 0)
+        _number("top_p", self.top_p, 0, 1)
+        _number("min_p", self.min_p, 0, 1)
+        _integer("top_k", self.top_k, 0)
+        _integer("seed", self.seed, -(2**63), 2**64 - 1)
+        _integer("entries", self.entries, 0)
+
+    @property
+    def greedy(self) -> bool:
+        return self.kind in TOKEN_KINDS and self.temperature < GREEDY_BELOW
+
+    @property
+    def yields_token(self) -> bool:
+        return self.kind in TOKEN_KINDS
+
+
+def _kind(value: object) -> SamplerKind:
+    try:
+        return SamplerKind(str(value))
+    except ValueError:
+        raise BadRequest.at("kind", f"unknown sampler {value!r}; there are {', '.join(SamplerKind)}") from None
+
+
+GREEDY = Sampler(temperature=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """What is done to logits before temperature, from the tokens the row's sequence holds already.
+
+    ``repetition`` divides positive logits of seen ids and multiplies negative ones (1 changes nothing); ``frequency``
+    subtracts itself per occurrence in the generated part, ``presence`` once; ``bias`` adds to single ids. They have
+    the meaning of transformers and of the OpenAI API.
+    """
+
+    repetition: float = 1.0
+    frequency: float = 0.0
+    presence: float = 0.0
+    bias: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        _number("repetition", self.repetition, 1e-3, 1e3)
+        _number("frequency", self.frequency, -100, 100)
+        _number("presence", self.presence, -100, 100)
+        for token, value in self.bias:
+            _integer("bias", token, 0)
+            _number("bias", value, -1e4, 1e4)
+
+    @property
+    def needs_history(self) -> bool:
+        return self.repetition != 1.0 or self.frequency != 0.0 or self.presence != 0.0
+
+    @property
+    def idle(self) -> bool:
+        return not self.needs_history and not self.bias
+
+
+NO_PENALTIES = Penalties()
+
+GrammarKind = Literal["json_schema", "json", "regex", "ebnf"]
+
+
+@dataclass(frozen=True, slots=True)
+class GrammarSpec:
+    """A grammar by its text; ``source`` is empty for any JSON."""
+
+    kind: GrammarKind
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("json_schema", "json", "regex", "ebnf"):
+            raise BadRequest.at("grammar.kind", f"unknown kind {self.kind!r}")
+        if not isinstance(self.source, str):
+            raise BadRequest.at("grammar.source", "must be text")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleAt:
+    """Attach *sampler* to *indices*, counted from 0 within the pass's input tokens; one result per index, in order."""
+
+    indices: tuple[int, ...]
+    sampler: Sampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardRequest:
+    """One pass of the model over given tokens.
+
+    With a context the tokens extend it; without one the pass has no history and leaves none. ``positions`` absent means
+    they run on from the context's last position. ``masks`` absent means causal, else one per input and draft token.
+    ``draft_tokens`` come after the input and are verified against the sampler at the input's last index.
+    """
+
+    context: int | None = None
+    tokens: tuple[int, ...] = ()
+    positions: tuple[int, ...] | None = None
+    masks: tuple[Brle, ...] | None = None
+    logit_mask: Brle | None = None
+    samplers: tuple[SampleAt, ...] = ()
+    draft_tokens: tuple[int, ...] = ()
+    draft_positions: tuple[int, ...] | None = None
+    speculative_output: bool = True
+    adapter: int | None = None
+    zo_seed: int = 0
+    logprobs: int = 0
+    priority: int = 0
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tokens:
+            raise BadRequest.at("tokens", "a pass needs at least one input token")
+        if self.draft_tokens and not any(
+            len(self.tokens) - 1 in s.indices and s.sampler.yields_token for s in self.samplers
+        ):
+            raise BadRequest.at(
+                "draft_tokens", "drafts are verified by a token sampler at the last input index; attach one"
+            )
+        _one_each("positions", self.positions, len(self.tokens))
+        _one_each("draft_positions", self.draft_positions, len(self.draft_tokens))
+        _one_each("masks", self.masks, len(self.tokens) + len(self.draft_tokens))
+        for at in self.samplers:
+            for index in at.indices:
+                _integer("samplers.indices", index, 0, len(self.tokens) - 1)
+        for position in (*(self.positions or ()), *(self.draft_positions or ())):
+            _integer("positions", position, 0)
+        for index, mask in enumerate(self.masks or ()):
+            brle.check(f"masks[{index}]", mask)
+        if self.logit_mask is not None:
+            brle.check("logit_mask", self.logit_mask)
+        _shared_fields(self.logprobs, self.zo_seed, self.timeout)
+
+
+def _one_each(name: str, values: Sequence[object] | None, count: int) -> None:
+    if values is not None and len(values) != count:
+        raise BadRequest.at(name, f"one for each of {count} tokens is needed, not {len(values)}")
+
+
+def _shared_fields(logprobs: int, zo_seed: int, timeout: float | None) -> None:
+    _integer("logprobs", logprobs, 0, MAX_LOGPROBS)
+    _integer("zo_seed", zo_seed, -(2**63), 2**63 - 1)
+    if timeout is not None:
+        _number("timeout", timeout, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """Natural logarithms, after masks and penalties, at temperature 1. ``top`` is most likely first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """The final, normalised hidden state of one token: little-endian float32, ``hidden_size`` of them."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Ids (unsigned 32-bit) and their probabilities (float32), most likely first."""
+
+    ids: array[int]
+    probs: array[float]
+
+
+Result = int | Embedding | Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOutput:
+    """``results``: one per sampled index, in the order attached. With drafts ``accepted`` holds the tokens that came
+    out of verification (the accepted drafts and one new token), and ``next_drafts`` the engine's own proposal, if any.
+    """
+
+    results: tuple[Result, ...] = ()
+    accepted: tuple[int, ...] = ()
+    next_drafts: tuple[int, ...] = ()
+    next_positions: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """What ends a generation. ``tokens`` None: the model's own stop ids. A stop string and what follows it are cut."""
+
+    tokens: tuple[int, ...] | None = None
+    strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Which decoders turn tokens into events."""
+
+    text: bool = True
+    reasoning: bool = False
+    tool_use: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLookup:
+    """Draft by n-grams: the longest suffix, up to ``longest`` tokens, that occurred before proposes what followed."""
+
+    tokens: int = 8
+    longest: int = 3
+
+    def __post_init__(self) -> None:
+        _integer("draft.tokens", self.tokens, 1, 64)
+        _integer("draft.longest", self.longest, 1, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """A loop inside the engine: forward, sample, append, until a stop rule holds.
+
+    It starts from what the context has buffered, at least one token. At most one of ``logit_mask`` (the same for each
+    token), ``grammar`` and ``matcher`` (an id; it is stepped as if the caller had) may be given.
+    """
+
+    context: int
+    sampler: Sampler = field(default_factory=Sampler)
+    max_tokens: int | None = None
+    stop: Stop = field(default_factory=Stop)
+    logit_mask: Brle | None = None
+    grammar: GrammarSpec | None = None
+    matcher: int | None = None
+    penalties: Penalties = NO_PENALTIES
+    logprobs: int = 0
+    adapter: int | None = None
+    zo_seed: int = 0
+    draft: PromptLookup | None = None
+    decode: Decode | None = None
+    priority: int = 0
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sampler.yields_token:
+            raise BadRequest.at("sampler", f"{self.sampler.kind} yields no token; use a forward pass")
+        if self.max_tokens is not None:
+            _integer("max_tokens", self.max_tokens, 0)
+        if sum(x is not None for x in (self.logit_mask, self.grammar, self.matcher)) > 1:
+            raise BadRequest.at("grammar", "give one of logit_mask, grammar and matcher")
+        if self.logit_mask is not None:
+            brle.check("logit_mask", self.logit_mask)
+        if any(not text for text in self.stop.strings):
+            raise BadRequest.at("stop.strings", "a stop string cannot be empty")
+        _shared_fields(self.logprobs, self.zo_seed, self.timeout)
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # a stop token, a stop string, or the end of the grammar
+    LENGTH = "length"  # max_tokens, or the model's longest context
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDone:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStart:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    text: str
+
+
+Event = Text | Thinking | ThinkingDone | ToolCallStart | ToolCall | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What one step of a generation gave. Stop tokens are in no chunk; the last one carries ``finish``."""
+
+    tokens: tuple[int, ...] = ()
+    events: tuple[Event, ...] = ()
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    finish: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a served model is. ``stop_tokens`` end a turn; ``family`` names its chat format."""
+
+    name: str
+    architecture: str
+    family: str
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    max_context: int
+    page_size: int
+    pages: int
+    dtype: str
+    device: str
+    stop_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContextState:
+    """Tokens by where they are: committed pages, filled since (the cursor), buffered without KV yet."""
+
+    id: int
+    name: str | None
+    committed_pages: int
+    cursor: int
+    buffered: tuple[int, ...]
+    last_position: int | None
+    page_size: int
