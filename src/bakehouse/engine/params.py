@@ -55,8 +55,9 @@ class Sampler:
     """How one result is taken from one row of logits.
 
     Temperature divides the logits before the softmax, filters act on the probabilities after it, then one draw is made.
-    ``seed`` 0 means unseeded. ``entries`` is of ``dist`` only: how many of the most likely ids are returned, 0 for all;
-    its temperature 0 means unscaled.
+    A filter that is set acts whatever the kind, in the order top_k, top_p, min_p, each on what the one before left; 0,
+    1 and 0 set none. ``seed`` 0 means unseeded. ``entries`` is of ``dist`` only: how many of the most likely ids are
+    returned, 0 for all; its temperature 0 means unscaled. Filters are of kinds that yield a token only.
     """
 
     kind: SamplerKind = SamplerKind.MULTINOMIAL
@@ -75,6 +76,13 @@ class Sampler:
         _integer("top_k", self.top_k, 0)
         _integer("seed", self.seed, -(2**63), 2**64 - 1)
         _integer("entries", self.entries, 0)
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        if not self.yields_token and (self.top_k or self.top_p != 1 or self.min_p):
+            raise BadRequest.at("kind", f"{self.kind} takes no top_k, top_p or min_p")
+        if self.entries and self.kind is not SamplerKind.DIST:
+            raise BadRequest.at("entries", f"{self.kind} returns no distribution; entries is of {SamplerKind.DIST}")
 
     @property
     def greedy(self) -> bool:

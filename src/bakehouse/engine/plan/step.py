@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bakehouse.engine.brle import Ranges
+from bakehouse.engine.errors import EngineError
 from bakehouse.engine.params import NO_PENALTIES, Penalties, Result, Sampler, TokenLogprobs
 
 
@@ -65,8 +66,11 @@ class Readout:
 
 
 class ReadoutResult(NamedTuple):
+    """``error`` excludes the rest (``value`` is then -1): this row could not be sampled, the others of the step could."""
+
     value: Result
     logprobs: TokenLogprobs | None = None
+    error: EngineError | None = None
 
 
 @dataclass(slots=True)
