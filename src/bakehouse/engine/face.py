@@ -1,7 +1,8 @@
 """The async face of an engine: the contract of `handle` (in this process) and `remote` (over a socket).
 
-Every call may raise an `EngineError`; what is said of a call is what else it does. Ids of contexts, matchers and adapters
-are positive integers that mean something in the session they came from only; an id of another session is `NotFound`.
+Every call may raise an `EngineError`; what is said of a call is what else it does. Ids of contexts, matchers and
+adapters are positive integers that mean something in the session they came from only; an id of another session is
+`NotFound`.
 Calls on one context take effect in the order in which they were made, also when they are not awaited one by one.
 """
 

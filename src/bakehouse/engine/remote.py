@@ -1,0 +1,388 @@
+"""The face of an engine in another process, over its Unix socket. Loads neither torch nor numpy."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from bakehouse.engine import wire
+from bakehouse.engine.adapters.base import ZoParams
+from bakehouse.engine.brle import Brle
+from bakehouse.engine.errors import EngineError, EngineLost
+from bakehouse.engine.face import AsyncEngine, AsyncSession, AsyncStream
+from bakehouse.engine.link import Link
+from bakehouse.engine.params import (
+    Chunk,
+    ContextState,
+    ForwardOutput,
+    ForwardRequest,
+    GenerateRequest,
+    GrammarSpec,
+    ModelInfo,
+)
+from bakehouse.engine.wire import Call, Cancel, Frame, Hello, Open, WireError
+
+#: Says why the connection ended, once that is known: the supervisor waits for the exit status.
+Why = Callable[[str], Awaitable[EngineLost]]
+
+
+async def _closed_without_more(reason: str) -> EngineLost:
+    return EngineLost("the engine closed the connection" + (f": {reason}" if reason else ""))
+
+
+class RemoteEngine(AsyncEngine):
+    """An engine behind a socket; made by `connect`. All its sessions share the one connection."""
+
+    def __init__(self, why: Why) -> None:
+        self.link = Link(self._on_frame, self._on_lost)
+        self._why = why
+        self._numbers = count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._streams: dict[int, RemoteStream] = {}
+        self._greeting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._closing = False
+        self._lost: EngineLost | None = None
+        self._end: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(cls, path: Path, why: Why = _closed_without_more, timeout: float = 30.0) -> RemoteEngine:
+        """Connect to the engine that listens at *path*.
+
+        Raises `EngineLost` where none does, where it speaks another version, or does not answer in *timeout* seconds.
+        """
+        engine = cls(why)
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: engine.link, str(path))
+        except OSError as error:
+            raise EngineLost(f"no engine listens at {path}: {error.strerror or error}") from error
+        engine.link.send(wire.dump(wire.message_body(Hello(wire.VERSION))))
+        try:
+            version = await asyncio.wait_for(engine._greeting, timeout)
+        except TimeoutError:
+            await engine.close()
+            raise EngineLost(f"the engine at {path} did not answer in {timeout:g} s") from None
+        if version != wire.VERSION:
+            await engine.close()
+            raise EngineLost(f"the engine at {path} speaks version {version}, this program {wire.VERSION}")
+        return engine
+
+    async def models(self) -> list[ModelInfo]:
+        return list(await self.call(0, "models"))
+
+    async def open(self, model: str, owner: str, program: str = "") -> RemoteSession:
+        session = next(self._numbers)
+        info = await self._ask(lambda number: Open(number, session, model, owner, program))
+        return RemoteSession(self, session, info)
+
+    async def stats(self, model: str) -> dict[str, Any]:
+        return dict(await self.call(0, "stats", model=model))
+
+    async def close(self) -> None:
+        """Close the connection; the engine frees what its sessions held and goes on."""
+        self._closing = True
+        self.link.close()
+        await self._finish(EngineLost("the connection was closed by this program"))
+
+    # Asking
+
+    async def call(self, session: int, method: str, **args: Any) -> Any:
+        return await self._ask(lambda number: Call(number, session, method, args))
+
+    async def stream(self, session: int, request: GenerateRequest) -> RemoteStream:
+        stream = RemoteStream(self)
+
+        def start(number: int) -> Call:
+            # Registered before it is asked for: chunks may be in the frame that brings the answer.
+            stream.number = number
+            self._streams[number] = stream
+            return Call(number, session, "generate", {"request": request})
+
+        try:
+            await self._ask(start)
+        except BaseException:
+            self._streams.pop(stream.number, None)
+            raise
+        return stream
+
+    async def _ask(self, message: Callable[[int], Open | Call]) -> Any:
+        """Send and wait for the answer. Cancelling this gives the call up on the other side too."""
+        if self._lost is not None or self._closing:
+            raise self._gone()
+        number = next(self._numbers)
+        frame = wire.dump(wire.message_body(message(number)))
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        self.link.send(frame)
+        if self.link.behind:
+            await self.link.writable()
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self.give_up(number)
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    def _gone(self) -> EngineLost:
+        return EngineLost(self._lost.detail if self._lost else "the connection was closed by this program")
+
+    def give_up(self, number: int) -> None:
+        """Tell the engine that nobody waits for *number* any more."""
+        self.link.send(wire.dump(wire.message_body(Cancel(number))))
+
+    def forget(self, number: int) -> None:
+        self._streams.pop(number, None)
+
+    # Answers
+
+    def _on_frame(self, link: Link, frame: Frame) -> None:
+        if not self._greeting.done():
+            message = wire.read_message(frame.body)
+            self._greeting.set_result(message.version if isinstance(message, Hello) else None)
+            return
+        try:
+            for item in frame.body:
+                self._on_item(item, frame.tail)
+        except (TypeError, ValueError, IndexError) as error:
+            raise WireError(f"an item that cannot be read: {error}") from error
+
+    def _on_item(self, item: list[Any], tail: memoryview) -> None:
+        kind, number, *rest = item
+        if kind == "c":
+            stream = self._streams.get(number)
+            if stream is not None:
+                stream.put(wire.load_value(rest[0], tail))
+            return
+        if kind not in ("r", "e"):
+            raise WireError(f"an item of kind {kind!r}")
+        waiting = self._waiting.get(number)
+        if waiting is not None and not waiting.done():
+            if kind == "r":
+                waiting.set_result(wire.load_value(rest[0], tail))
+            else:
+                waiting.set_exception(wire.read_error(*rest))
+        elif kind == "e" and number in self._streams:
+            self._streams.pop(number).fail(wire.read_error(*rest))
+
+    def _on_lost(self, link: Link, reason: str) -> None:
+        if not self._closing:
+            self._end = asyncio.get_running_loop().create_task(self._explain(reason))
+
+    async def _explain(self, reason: str) -> None:
+        await self._finish(await self._why(reason))
+
+    async def _finish(self, error: EngineLost) -> None:
+        """Everything that still waits ends with *error*."""
+        self._lost = self._lost or error
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(EngineLost(error.detail))
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.fail(EngineLost(error.detail))
+
+
+class RemoteStream(AsyncStream):
+    """Chunks as they came. What is not yet taken is kept: at most one generation, which the longest context bounds."""
+
+    def __init__(self, engine: RemoteEngine) -> None:
+        self.number = 0
+        self._engine = engine
+        self._chunks: deque[Chunk] = deque()
+        self._error: EngineError | None = None
+        self._ended = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, chunk: Chunk) -> None:
+        self._chunks.append(chunk)
+        if chunk.finish is not None:
+            self._over()
+        self._wake()
+
+    def fail(self, error: EngineError) -> None:
+        if not self._ended:
+            self._error = error
+            self._over()
+            self._wake()
+
+    def cancel(self) -> None:
+        if not self._ended:
+            self._engine.give_up(self.number)
+
+    async def __anext__(self) -> Chunk:
+        while not self._chunks:
+            if self._ended:
+                error, self._error = self._error, None
+                raise error or StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._chunks.popleft()
+
+    def _over(self) -> None:
+        self._ended = True
+        self._engine.forget(self.number)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class RemoteSession(AsyncSession):
+    """A session on the other side."""
+
+    def __init__(self, engine: RemoteEngine, number: int, model: ModelInfo) -> None:
+        self.model = model
+        self._engine = engine
+        self._number = number
+        self._closed = False
+
+    async def _call(self, method: str, **args: Any) -> Any:
+        return await self._engine.call(self._number, method, **args)
+
+    async def encode(self, text: str) -> list[int]:
+        return list(await self._call("encode", text=text))
+
+    async def decode(self, tokens: Sequence[int]) -> str:
+        return str(await self._call("decode", tokens=list(tokens)))
+
+    async def vocabulary(self) -> tuple[list[int], list[bytes]]:
+        ids, texts = await self._call("vocabulary")
+        return list(ids), list(texts)
+
+    async def special_tokens(self) -> tuple[list[int], list[bytes]]:
+        ids, texts = await self._call("special_tokens")
+        return list(ids), list(texts)
+
+    async def split_regex(self) -> str:
+        return str(await self._call("split_regex"))
+
+    async def create_context(self, name: str | None = None) -> int:
+        return int(await self._call("create_context", name=name))
+
+    async def lookup_context(self, name: str) -> int | None:
+        return _maybe(await self._call("lookup_context", name=name))
+
+    async def fork_context(self, context: int, name: str | None = None) -> int:
+        return int(await self._call("fork_context", context=context, name=name))
+
+    async def release_context(self, context: int) -> None:
+        await self._call("release_context", context=context)
+
+    async def context_state(self, context: int) -> ContextState:
+        state: ContextState = await self._call("context_state", context=context)
+        return state
+
+    async def append_tokens(self, context: int, tokens: Sequence[int]) -> None:
+        await self._call("append_tokens", context=context, tokens=list(tokens))
+
+    async def set_buffer(self, context: int, tokens: Sequence[int]) -> None:
+        await self._call("set_buffer", context=context, tokens=list(tokens))
+
+    async def set_cursor(self, context: int, cursor: int) -> None:
+        await self._call("set_cursor", context=context, cursor=cursor)
+
+    async def reserve_pages(self, context: int, count: int) -> None:
+        await self._call("reserve_pages", context=context, count=count)
+
+    async def release_pages(self, context: int, count: int) -> None:
+        await self._call("release_pages", context=context, count=count)
+
+    async def commit_pages(self, context: int, indices: Sequence[int]) -> None:
+        await self._call("commit_pages", context=context, indices=list(indices))
+
+    async def system(self, context: int, text: str) -> None:
+        await self._call("system", context=context, text=text)
+
+    async def user(self, context: int, text: str) -> None:
+        await self._call("user", context=context, text=text)
+
+    async def assistant(self, context: int, text: str) -> None:
+        await self._call("assistant", context=context, text=text)
+
+    async def cue(self, context: int) -> None:
+        await self._call("cue", context=context)
+
+    async def seal(self, context: int) -> None:
+        await self._call("seal", context=context)
+
+    async def equip_tools(self, context: int, tools: Sequence[str]) -> None:
+        await self._call("equip_tools", context=context, tools=list(tools))
+
+    async def answer_tool(self, context: int, name: str, value: str) -> None:
+        await self._call("answer_tool", context=context, name=name, value=value)
+
+    async def flush(self, context: int) -> None:
+        await self._call("flush", context=context)
+
+    async def forward(self, request: ForwardRequest) -> ForwardOutput:
+        output: ForwardOutput = await self._call("forward", request=request)
+        return output
+
+    async def generate(self, request: GenerateRequest) -> RemoteStream:
+        return await self._engine.stream(self._number, request)
+
+    async def create_matcher(self, grammar: GrammarSpec) -> int:
+        return int(await self._call("create_matcher", grammar=grammar))
+
+    async def matcher_mask(self, matcher: int) -> Brle:
+        return tuple(await self._call("matcher_mask", matcher=matcher))
+
+    async def matcher_accept(self, matcher: int, tokens: Sequence[int]) -> None:
+        await self._call("matcher_accept", matcher=matcher, tokens=list(tokens))
+
+    async def matcher_terminated(self, matcher: int) -> bool:
+        return bool(await self._call("matcher_terminated", matcher=matcher))
+
+    async def matcher_reset(self, matcher: int) -> None:
+        await self._call("matcher_reset", matcher=matcher)
+
+    async def release_matcher(self, matcher: int) -> None:
+        await self._call("release_matcher", matcher=matcher)
+
+    async def create_adapter(self, name: str) -> int:
+        return int(await self._call("create_adapter", name=name))
+
+    async def lookup_adapter(self, name: str) -> int | None:
+        return _maybe(await self._call("lookup_adapter", name=name))
+
+    async def clone_adapter(self, adapter: int, name: str) -> int:
+        return int(await self._call("clone_adapter", adapter=adapter, name=name))
+
+    async def remove_adapter(self, adapter: int) -> None:
+        await self._call("remove_adapter", adapter=adapter)
+
+    async def lock_adapter(self, adapter: int) -> bool:
+        return bool(await self._call("lock_adapter", adapter=adapter))
+
+    async def unlock_adapter(self, adapter: int) -> None:
+        await self._call("unlock_adapter", adapter=adapter)
+
+    async def load_adapter(self, adapter: int, path: str) -> None:
+        await self._call("load_adapter", adapter=adapter, path=path)
+
+    async def save_adapter(self, adapter: int, path: str) -> None:
+        await self._call("save_adapter", adapter=adapter, path=path)
+
+    async def initialize_zo(self, adapter: int, params: ZoParams) -> None:
+        await self._call("initialize_zo", adapter=adapter, params=params)
+
+    async def update_zo(
+        self, adapter: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float = 0.0
+    ) -> None:
+        await self._call("update_zo", adapter=adapter, scores=list(scores), seeds=list(seeds), max_sigma=max_sigma)
+
+    async def close(self) -> None:
+        """Free it on the other side; with a lost engine there is nothing to free."""
+        if not self._closed and self._engine.link.open:
+            self._closed = True
+            await self._call("close")
+
+
+def _maybe(value: Any) -> int | None:
+    return None if value is None else int(value)

@@ -1,0 +1,242 @@
+"""The engine's face over a Unix socket: one `Client` per connection, its sessions freed when it goes.
+
+All that one turn of the loop gives a client, the chunks of one step of all its streams among it, leaves in one frame.
+Streams of a client that is behind wait; their generations go on, and end at the longest context at the latest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from bakehouse.engine import wire
+from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, EngineLost, LimitExceeded, NotFound
+from bakehouse.engine.face import AsyncEngine, AsyncSession, AsyncStream
+from bakehouse.engine.link import Link
+from bakehouse.engine.wire import Call, Cancel, Frame, Hello, Open, WireError
+
+MAX_CALLS = 4096
+"""Calls and streams of one connection at one time; one more is `LimitExceeded`."""
+
+_BATCH_BYTES = 4 * 2**20
+
+
+class Server:
+    """Serves *engine* at *path*, readable by this user only. Does not close the engine."""
+
+    def __init__(self, engine: AsyncEngine, path: Path, patience: float = 60.0) -> None:
+        self.engine = engine
+        self.stopping = False
+        self._path, self._patience = path, patience
+        self._clients: set[Client] = set()
+        self._listener: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError where the path cannot be bound."""
+        loop = asyncio.get_running_loop()
+        before = os.umask(0o177)
+        try:
+            self._listener = await loop.create_unix_server(self._connected, str(self._path))
+        finally:
+            os.umask(before)
+
+    def _connected(self) -> Link:
+        client = Client(self)
+        self._clients.add(client)
+        return client.link
+
+    def new_link(self, client: Client) -> Link:
+        return Link(client.on_frame, client.on_lost, self._patience)
+
+    def forget(self, client: Client) -> None:
+        self._clients.discard(client)
+
+    async def close(self, drain: float = 0.0) -> None:
+        """Take no new work, wait up to *drain* seconds for what runs, then end all connections. May be repeated."""
+        self.stopping = True
+        if self._listener is not None:
+            self._listener.close()
+        clients = list(self._clients)
+        running = [task for client in clients for task in client.tasks]
+        if running and drain > 0:
+            await asyncio.wait(running, timeout=drain)
+        await asyncio.gather(*(client.end("the engine is stopping") for client in clients))
+        self._path.unlink(missing_ok=True)
+
+
+class Client:
+    """One connection: its sessions, and a task for each call and stream."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._greeted = False
+        self._sessions: dict[int, AsyncSession] = {}
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._streams: dict[int, AsyncStream] = {}
+        self._out: list[list[Any]] = []
+        self._ended: asyncio.Task[None] | None = None
+        self.link = server.new_link(self)
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        return list(self._running.values())
+
+    # What comes
+
+    def on_frame(self, link: Link, frame: Frame) -> None:
+        message = wire.read_message(frame.body)
+        if not self._greeted:
+            self._greet(message)
+        elif isinstance(message, Cancel):
+            self._cancel(message.id)
+        elif isinstance(message, Hello):
+            raise WireError("a second hello")
+        else:
+            self._start(message)
+
+    def _greet(self, message: wire.Message) -> None:
+        if not isinstance(message, Hello):
+            raise WireError("the first message is a hello")
+        uid = self.link.peer_uid
+        if uid is not None and uid not in (0, os.getuid()):
+            raise WireError("the socket is of another user")
+        self.link.send(wire.dump(wire.message_body(Hello(wire.VERSION))))
+        if message.version != wire.VERSION:
+            self.link.close(f"the client speaks version {message.version}, the engine {wire.VERSION}")
+        self._greeted = True
+
+    def _start(self, message: Open | Call) -> None:
+        if message.id < 1 or message.id in self._running:
+            raise WireError(f"{message.id} is no number for a new call")
+        if len(self._running) >= MAX_CALLS:
+            self.put(wire.error_item(message.id, LimitExceeded(f"{MAX_CALLS} calls of this connection are running")))
+            return
+        work = self._open(message) if isinstance(message, Open) else self._call(message)
+        task = asyncio.get_running_loop().create_task(self._answered(message.id, work))
+        self._running[message.id] = task
+        task.add_done_callback(lambda _: self._running.pop(message.id, None))
+
+    def _cancel(self, identity: int) -> None:
+        if identity in self._streams:
+            self._streams[identity].cancel()
+        elif identity in self._running:
+            self._running[identity].cancel()
+
+    async def _answered(self, identity: int, work: Coroutine[Any, Any, None]) -> None:
+        """Do *work*; an error becomes its answer."""
+        try:
+            await work
+        except EngineError as error:
+            self.put(wire.error_item(identity, error))
+        except asyncio.CancelledError:
+            self.put(wire.error_item(identity, Cancelled("the call was given up")))
+        except Exception as error:
+            # A fault of ours: the log gets the stack, the caller an answer, the other calls go on.
+            traceback.print_exc(file=sys.stderr)
+            self.put(wire.error_item(identity, EngineError(f"the engine failed: {type(error).__name__}: {error}")))
+
+    # Calls
+
+    async def _open(self, message: Open) -> None:
+        if self._server.stopping:
+            raise EngineLost("the engine is stopping")
+        if message.session < 1 or message.session in self._sessions:
+            raise BadRequest.at("session", f"{message.session} is taken, or no session number")
+        session = await self._server.engine.open(message.model, message.owner, message.program)
+        if not self.link.open:
+            await session.close()
+            return
+        self._sessions[message.session] = session
+        self.put(["r", message.id, session.model])
+
+    async def _call(self, call: Call) -> None:
+        arguments = wire.read_arguments(call)
+        target: Any = self._server.engine if call.session == 0 else self._session(call.session)
+        if call.method == "generate":
+            await self._generate(call.id, target, arguments)
+            return
+        if call.method == "close":
+            self._sessions.pop(call.session, None)
+        self.put(["r", call.id, wire.result_body(await getattr(target, call.method)(**arguments))])
+
+    def _session(self, number: int) -> AsyncSession:
+        try:
+            return self._sessions[number]
+        except KeyError:
+            raise NotFound(f"there is no session {number} on this connection") from None
+
+    async def _generate(self, identity: int, session: AsyncSession, arguments: dict[str, Any]) -> None:
+        if self._server.stopping:
+            raise EngineLost("the engine is stopping")
+        stream = await session.generate(**arguments)
+        self._streams[identity] = stream
+        self.put(["r", identity, None])
+        try:
+            async for chunk in stream:
+                self.put(["c", identity, chunk])
+                if self.link.behind:
+                    await self.link.writable()
+        finally:
+            del self._streams[identity]
+            stream.cancel()
+
+    # What goes
+
+    def put(self, item: list[Any]) -> None:
+        """Send *item* at the end of this turn of the loop."""
+        if not self._out:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._out.append(item)
+
+    def _flush(self) -> None:
+        items, self._out = self._out, []
+        if not self.link.open:
+            return
+        try:
+            self.link.send(wire.dump(items))
+        except (LimitExceeded, TypeError, ValueError) as error:
+            self._send_one_by_one(items, error)
+
+    def _send_one_by_one(self, items: list[list[Any]], error: Exception) -> None:
+        """All of *items* were too much for a frame, or one of them cannot be sent: that one becomes an error."""
+        if len(items) > 1:
+            for item in items:
+                self._out = [item]
+                self._flush()
+            self._out = []
+            return
+        refused = error if isinstance(error, EngineError) else EngineError(f"the answer cannot be sent: {error}")
+        self.link.send(wire.dump([wire.error_item(items[0][1], refused)]))
+
+    # The end
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        if reason:
+            print(f"a client's connection ended: {reason}", file=sys.stderr)
+        self._server.forget(self)
+        self._ended = asyncio.get_running_loop().create_task(self._free())
+
+    async def end(self, reason: str) -> None:
+        """Tell the client why, and free what it holds."""
+        for identity in list(self._running):
+            self.put(wire.error_item(identity, EngineLost(reason)))
+        self._flush()
+        self.link.close(reason)
+        self._server.forget(self)
+        await self._free()
+
+    async def _free(self) -> None:
+        """Cancel what runs and close the sessions. May be repeated."""
+        running = self.tasks
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        sessions, self._sessions = list(self._sessions.values()), {}
+        for session in sessions:
+            await session.close()
