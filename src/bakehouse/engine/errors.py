@@ -4,6 +4,7 @@ EngineError
 ├── BadRequest         a value cannot be accepted; ``field`` names it
 ├── NotFound           no model, context, adapter or matcher of that name or id for this owner
 ├── NameTaken          a live thing has this name
+├── Locked             another program has the lock of what was to be changed
 ├── LimitExceeded      over a limit of this session or this engine
 ├── OutOfPages         the KV pool cannot hold this, even with everything else put aside
 ├── DeadlineExceeded   its time was over before its result was there
@@ -43,6 +44,10 @@ class NameTaken(EngineError):
     code = "name_taken"
 
 
+class Locked(EngineError):
+    code = "locked"
+
+
 class LimitExceeded(EngineError):
     code = "limit_exceeded"
 
@@ -78,6 +83,7 @@ BY_CODE: dict[str, type[EngineError]] = {
         BadRequest,
         NotFound,
         NameTaken,
+        Locked,
         LimitExceeded,
         OutOfPages,
         DeadlineExceeded,

@@ -1,0 +1,148 @@
+"""From a step's segments to what each linear layer adds: rows by adapter, one low-rank product per group of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bakehouse.engine.adapters.peft import Delta
+from bakehouse.engine.plan.step import Segment
+
+
+class Part(Protocol):
+    """Columns ``start .. stop`` of a linear's output are what the model's own module ``name`` gives."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def stop(self) -> int: ...
+
+
+class Linear(Protocol):
+    """What an adapter needs of a linear layer. ``adapter`` is called with the flat input [rows, in] and the flat output
+    [rows, out], where row i is row i of the step's batch, and adds to the output in place."""
+
+    in_features: int
+    adapter: Callable[[Tensor, Tensor], None] | None
+
+    @property
+    def parts(self) -> Sequence[Part]: ...
+
+
+#: A slot and the seed of its noise; 0 for the mean, and for adapters without noise.
+Group = tuple[int, int]
+
+
+def group_rows(segments: Sequence[Segment]) -> dict[Group, list[tuple[int, int]]]:
+    """The runs of rows (start, stop) of each adapter and seed, neighbours joined. Empty when no segment has one."""
+    groups: dict[Group, list[tuple[int, int]]] = {}
+    for segment in segments:
+        if segment.adapter is None:
+            continue
+        runs = groups.setdefault((segment.adapter, segment.zo_seed), [])
+        start, stop = segment.start, segment.start + segment.count
+        if runs and runs[-1][1] == start:
+            runs[-1] = (runs[-1][0], stop)
+        else:
+            runs.append((start, stop))
+    return groups
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of the batch: one run of them as a slice, or several by ``index``."""
+
+    start: int
+    stop: int
+    index: Tensor | None = None
+
+    @classmethod
+    def of(cls, runs: Sequence[tuple[int, int]], device: torch.device) -> Rows:
+        if len(runs) == 1:
+            return cls(*runs[0])
+        numbers = [row for start, stop in runs for row in range(start, stop)]
+        return cls(numbers[0], numbers[-1] + 1, torch.tensor(numbers, dtype=torch.int64, device=device))
+
+
+class Up(NamedTuple):
+    """Columns ``start .. stop`` of the output grow by ``scale * h[:, low:high] @ weight.T``."""
+
+    start: int
+    stop: int
+    low: int
+    high: int
+    weight: Tensor
+    scale: float
+
+
+@dataclass(slots=True)
+class Product:
+    """All deltas of one adapter on one linear, the downward halves joined: [sum of ranks, in]."""
+
+    down: Tensor
+    ups: list[Up]
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], deltas: dict[str, Delta]) -> Product | None:
+        """None where no part has a delta. With a single one its weights are shared, not copied."""
+        ups: list[Up] = []
+        low = 0
+        for part in parts:
+            if (delta := deltas.get(part.name)) is not None:
+                ups.append(Up(part.start, part.stop, low, low + delta.rank, delta.up, delta.scale))
+                low += delta.rank
+        if not ups:
+            return None
+        downs = [deltas[part.name].down for part in parts if part.name in deltas]
+        return cls(downs[0] if len(downs) == 1 else torch.cat(downs), ups)
+
+    def bytes(self) -> int:
+        tensors = [self.down, *(up.weight for up in self.ups)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class Work(NamedTuple):
+    rows: Rows
+    mean: Product
+    noise: Product | None
+
+
+@dataclass(slots=True)
+class Site:
+    """One linear layer: what it adds in this step. It is the linear's ``adapter`` while there is any."""
+
+    linear: Linear
+    work: list[Work] = field(default_factory=list)
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        for rows, mean, noise in self.work:
+            if rows.index is None:
+                _add(x[rows.start : rows.stop], y[rows.start : rows.stop], mean, noise)
+            else:
+                some = y.index_select(0, rows.index)
+                _add(x.index_select(0, rows.index), some, mean, noise)
+                y.index_copy_(0, rows.index, some)
+
+    def open(self, work: Work) -> None:
+        self.work.append(work)
+        self.linear.adapter = self
+
+    def close(self) -> None:
+        self.work.clear()
+        self.linear.adapter = None
+
+
+def _add(x: Tensor, y: Tensor, mean: Product, noise: Product | None) -> None:
+    """Mean and noise are two products: their sum would be rounded to the mean's precision, and the noise is small."""
+    h = x @ mean.down.T
+    if noise is not None:
+        h.addmm_(x, noise.down.T)
+    for product in (mean,) if noise is None else (mean, noise):
+        for up in product.ups:
+            y[:, up.start : up.stop].addmm_(h[:, up.low : up.high], up.weight.T, alpha=up.scale)

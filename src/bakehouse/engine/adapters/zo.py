@@ -1,0 +1,318 @@
+"""Evolution strategies on LoRA weights (zo): a diagonal CMA-ES in each layer, on deltas of the q, k and v projections.
+
+A candidate is a seed. Its weights are ``mean + S * Z(seed)``, elementwise, where Z is made again from the seed each
+time (`philox`) and S = sigma * sqrt(C). Seed 0 is the mean itself: no noise in any layer. The update is that of Hansen,
+"The CMA evolution strategy: a tutorial" (arXiv 1604.00772), with the matrix C kept to its diagonal.
+
+Layout: per layer ``down`` [3 rank, in], the blocks q, k, v one under the other, and ``up`` [dq + dk + dv, rank]; so the
+means are LoRA weights as `peft` has them. The noise's own layout is the transposed one, [in, rank] and [rank, width].
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bakehouse.engine.adapters import philox
+from bakehouse.engine.adapters.base import ZoParams
+from bakehouse.engine.adapters.peft import Delta
+from bakehouse.engine.errors import BadRequest
+
+MIN_SIGMA = 1e-7
+MIN_VARIANCE = 1e-8
+MAX_VARIANCE = 1e4
+_EPS = 1e-12
+_SIGMA = "sigma"
+#: What is added to layer number and seed for the blocks q, k, v.
+BLOCK_OFFSETS = (0, 100, 200)
+
+
+def check_params(params: ZoParams, max_rank: int) -> None:
+    """Raises `BadRequest`."""
+    for name, value, least in (("rank", params.rank, 1), ("population", params.population, 1)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise BadRequest.at(name, f"must be an integer of {least} or more, not {value!r}")
+    if params.rank > max_rank:
+        raise BadRequest.at("rank", f"this engine takes adapters of rank {max_rank} or less")
+    for name, number in (("alpha", params.alpha), ("mu_fraction", params.mu_fraction), ("sigma", params.sigma)):
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise BadRequest.at(name, f"must be a finite number, not {number!r}")
+    if not 0 < params.mu_fraction <= 1:
+        raise BadRequest.at("mu_fraction", "must be above 0 and at most 1")
+    if params.sigma <= 0:
+        raise BadRequest.at("sigma", "must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSite:
+    """Where a layer's deltas act. ``index``: the layer's number in the model; ``modules``: its q, k, v projection."""
+
+    index: int
+    modules: tuple[str, str, str]
+    inputs: int
+    widths: tuple[int, int, int]
+
+    @property
+    def bounds(self) -> list[tuple[int, int]]:
+        """The rows of ``up`` that belong to q, k and v."""
+        return list(pairwise(accumulate(self.widths, initial=0)))
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The optimiser's memory of one tensor, all of the tensor's shape and float32: p_s, p_c and the diagonal of C."""
+
+    step: Tensor
+    rank_one: Tensor
+    variance: Tensor
+
+    @classmethod
+    def start(cls, like: Tensor) -> Paths:
+        zeros = torch.zeros(like.shape, dtype=torch.float32, device=like.device)
+        return cls(zeros, zeros.clone(), torch.ones_like(zeros))
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """Means in the model's dtype; never changed in place, so that copies may share them."""
+
+    site: LayerSite
+    down: Tensor
+    up: Tensor
+    sigma: float
+    of_down: Paths
+    of_up: Paths
+
+    def noise(self, seed: int) -> tuple[Tensor, Tensor]:
+        """S * Z of one candidate for ``down`` and ``up``, float32. Zero for seed 0."""
+        if seed == 0:
+            return torch.zeros_like(self.of_down.variance), torch.zeros_like(self.of_up.variance)
+        rank = self.up.shape[1]
+        downs, ups = [], []
+        for offset, width in zip(BLOCK_OFFSETS, self.site.widths, strict=True):
+            shift = self.site.index + offset
+            downs.append(_block(seed + shift, self.site.inputs, rank, self.down.device))
+            ups.append(_block(seed - shift, rank, width, self.up.device))
+        down, up = torch.cat(downs), torch.cat(ups)
+        return (
+            down.mul_(self.of_down.variance.sqrt()).mul_(self.sigma),
+            up.mul_(self.of_up.variance.sqrt()).mul_(self.sigma),
+        )
+
+
+def _block(seed: int, rows: int, columns: int, device: torch.device) -> Tensor:
+    """Z(seed) of shape [rows, columns], transposed. An effective seed of exactly 0 is no noise."""
+    if seed == 0:
+        return torch.zeros(columns, rows, device=device)
+    return philox.normals(seed, rows, columns, device).T
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The optimiser of one adapter. ``update`` gives a new one, so a failed update changes nothing."""
+
+    params: ZoParams
+    layers: tuple[LayerState, ...]
+
+
+def start(params: ZoParams, sites: Sequence[LayerSite], dtype: torch.dtype, random: torch.Generator) -> State:
+    """Fresh weights on *random*'s device: ``down`` Kaiming uniform with a = sqrt(5), ``up`` zero."""
+    return State(params, tuple(_fresh(params, site, dtype, random) for site in sites))
+
+
+def _fresh(params: ZoParams, site: LayerSite, dtype: torch.dtype, random: torch.Generator) -> LayerState:
+    down = torch.empty(3 * params.rank, site.inputs, device=random.device)
+    torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=random)
+    up = torch.zeros(sum(site.widths), params.rank, device=random.device, dtype=dtype)
+    return LayerState(site, down.to(dtype), up, params.sigma, Paths.start(down), Paths.start(up))
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """The strategy's numbers for ``size`` weights; names as in the tutorial."""
+
+    weights: tuple[float, ...]
+    mueff: float
+    cc: float
+    cs: float
+    c1: float
+    cmu: float
+    damps: float
+    chi: float
+    size: int
+
+    @classmethod
+    def of(cls, params: ZoParams, size: int) -> Constants:
+        mu = max(1, math.floor(params.population * params.mu_fraction))
+        raw = [math.log(mu + 0.5) - math.log(i) for i in range(1, mu + 1)]
+        weights = tuple(w / sum(raw) for w in raw)
+        mueff = 1 / sum(w * w for w in weights)
+        cs = (mueff + 2) / (size + mueff + 5)
+        c1 = 2 / ((size + 1.3) ** 2 + mueff)
+        return cls(
+            weights=weights,
+            mueff=mueff,
+            cc=(4 + mueff / size) / (size + 4 + 2 * mueff / size),
+            cs=cs,
+            c1=c1,
+            cmu=min(1 - c1, 2 * (mueff - 2 + 1 / mueff) / ((size + 2) ** 2 + mueff)),
+            damps=1 + 2 * max(0.0, math.sqrt(max(0.0, mueff - 1) / (size + 1)) - 1) + cs,
+            chi=math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size * size)),
+            size=size,
+        )
+
+
+def update(state: State, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> State:
+    """One generation. Higher scores are better; of equal ones the earlier counts as better.
+
+    Raises `BadRequest` unless there are exactly ``population`` finite scores and as many 64-bit seeds.
+    """
+    _check_generation(state.params, scores, seeds, max_sigma)
+    order = sorted(range(len(scores)), key=lambda k: -scores[k])
+    best = [seeds[k] for k in order]
+    return replace(state, layers=tuple(_updated(layer, state.params, best, max_sigma) for layer in state.layers))
+
+
+def _check_generation(params: ZoParams, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> None:
+    for name, values in (("scores", scores), ("seeds", seeds)):
+        if len(values) != params.population:
+            raise BadRequest.at(name, f"exactly {params.population} are needed, the population, not {len(values)}")
+    for index, score in enumerate(scores):
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise BadRequest.at(f"scores[{index}]", f"must be a finite number, not {score!r}")
+    for index, seed in enumerate(seeds):
+        if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+            raise BadRequest.at(f"seeds[{index}]", f"must be a signed 64-bit integer, not {seed!r}")
+    if isinstance(max_sigma, bool) or not isinstance(max_sigma, int | float) or not math.isfinite(max_sigma):
+        raise BadRequest.at("max_sigma", f"must be a finite number, 0 or less for no bound, not {max_sigma!r}")
+
+
+def _updated(layer: LayerState, params: ZoParams, best: Sequence[int], max_sigma: float) -> LayerState:
+    k = Constants.of(params, layer.down.numel() + layer.up.numel())
+    moves = _weighted(layer, k, best)
+    before, olds = (layer.down, layer.up), (layer.of_down, layer.of_up)
+    means = [(mean.float() + move).to(mean.dtype) for mean, (move, _) in zip(before, moves, strict=True)]
+    steps = [(new.float() - old.float()) / (layer.sigma + _EPS) for new, old in zip(means, before, strict=True)]
+    gain = math.sqrt(k.cs * (2 - k.cs) * k.mueff)
+    paths = [
+        (1 - k.cs) * old.step + gain * step / (old.variance.sqrt() + _EPS)
+        for old, step in zip(olds, steps, strict=True)
+    ]
+    length = math.hypot(*(float(torch.linalg.vector_norm(path)) for path in paths))
+    news = [
+        _moved(old, path, step, squares, k, length)
+        for old, path, step, (_, squares) in zip(olds, paths, steps, moves, strict=True)
+    ]
+    return LayerState(layer.site, means[0], means[1], _sigma(layer.sigma, k, length, max_sigma), news[0], news[1])
+
+
+def _weighted(layer: LayerState, k: Constants, best: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """For ``down`` and ``up``: the weighted sum of the best candidates' noises, and of their squares over sigma^2."""
+    sums = [(torch.zeros_like(old.variance), torch.zeros_like(old.variance)) for old in (layer.of_down, layer.of_up)]
+    for weight, seed in zip(k.weights, best, strict=False):
+        for (move, squares), noise in zip(sums, layer.noise(seed), strict=True):
+            move.add_(noise, alpha=weight)
+            squares.addcmul_(noise, noise, value=weight / layer.sigma**2)
+    return sums
+
+
+def _moved(old: Paths, path: Tensor, step: Tensor, squares: Tensor, k: Constants, length: float) -> Paths:
+    straight = 1.0 if length < (1.4 + 2 / (k.size + 1)) * k.chi else 0.0
+    rank_one = (1 - k.cc) * old.rank_one + straight * math.sqrt(k.cc * (2 - k.cc) * k.mueff) * step
+    variance = (1 - k.c1 - k.cmu) * old.variance + k.c1 * rank_one.square() + k.cmu * squares
+    return Paths(path, rank_one, variance.clamp_(MIN_VARIANCE, MAX_VARIANCE))
+
+
+def _sigma(sigma: float, k: Constants, length: float, max_sigma: float) -> float:
+    grown = max(sigma * math.exp(k.cs / k.damps * (length / k.chi - 1)), MIN_SIGMA)
+    return min(grown, max_sigma) if max_sigma > 0 else grown
+
+
+def deltas_of(state: State, dtype: torch.dtype, seed: int | None = None) -> dict[str, Delta]:
+    """The means as deltas by module; or, with *seed*, the noise of that candidate alone, in *dtype*."""
+    deltas: dict[str, Delta] = {}
+    for layer in state.layers:
+        down, up = (layer.down, layer.up) if seed is None else (side.to(dtype) for side in layer.noise(seed))
+        rank = layer.up.shape[1]
+        for block, (module, (start, stop)) in enumerate(zip(layer.site.modules, layer.site.bounds, strict=True)):
+            deltas[module] = Delta(
+                down[block * rank : (block + 1) * rank].contiguous(), up[start:stop].contiguous(), state.params.alpha
+            )
+    return deltas
+
+
+def to_tensors(state: State) -> Iterator[tuple[str, Tensor]]:
+    """The optimiser's state without the means, by name, for a file."""
+    yield _SIGMA, torch.tensor([layer.sigma for layer in state.layers], dtype=torch.float64)
+    for layer in state.layers:
+        for side, paths in (("down", layer.of_down), ("up", layer.of_up)):
+            for name in Paths.__slots__:
+                yield f"{layer.site.index}.{side}.{name}", getattr(paths, name)
+
+
+def from_tensors(
+    params: ZoParams,
+    sites: Sequence[LayerSite],
+    deltas: Mapping[str, Delta],
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    file: Path,
+) -> State:
+    """What `to_tensors` gave, with the means from *deltas*. Raises `BadRequest` by the name of what does not fit."""
+    if set(deltas) != {module for site in sites for module in site.modules}:
+        raise BadRequest.at("path", f"{file}: the weights beside it are not those of q, k and v in each layer")
+    sigmas = _tensor(tensors, _SIGMA, torch.Size([len(sites)]), torch.device("cpu"), file).tolist()
+    return State(
+        params,
+        tuple(
+            _layer(site, sigma, params, deltas, tensors, device, file)
+            for site, sigma in zip(sites, sigmas, strict=True)
+        ),
+    )
+
+
+def _layer(
+    site: LayerSite,
+    sigma: float,
+    params: ZoParams,
+    deltas: Mapping[str, Delta],
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    file: Path,
+) -> LayerState:
+    for module in site.modules:
+        if (deltas[module].rank, deltas[module].alpha) != (params.rank, params.alpha):
+            raise BadRequest.at(module, f"{file}: rank and alpha are not those of the optimiser beside it")
+    means = {
+        "down": torch.cat([deltas[module].down for module in site.modules]),
+        "up": torch.cat([deltas[module].up for module in site.modules]),
+    }
+    paths = {
+        side: Paths(
+            *(_tensor(tensors, f"{site.index}.{side}.{name}", mean.shape, device, file) for name in Paths.__slots__)
+        )
+        for side, mean in means.items()
+    }
+    return LayerState(site, means["down"], means["up"], sigma, paths["down"], paths["up"])
+
+
+def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, device: torch.device, file: Path) -> Tensor:
+    tensor = tensors.get(name)
+    if tensor is None or tensor.shape != shape or not torch.isfinite(tensor).all():
+        raise BadRequest.at(name, f"{file}: this tensor is missing, or not finite, or not of shape {list(shape)}")
+    return tensor.to(device)
+
+
+def read_params(file: Path) -> ZoParams:
+    """Raises `BadRequest` where the file is not what `save` wrote."""
+    try:
+        return ZoParams(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as problem:
+        raise BadRequest.at("path", f"{file}: {problem}") from None
