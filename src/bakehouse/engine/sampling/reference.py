@@ -31,7 +31,7 @@ class ReferenceSampler:
     def sample(
         self, logits: Row | None, hidden: Row | None, readouts: Sequence[Readout], rows: Sequence[int] | None = None
     ) -> list[ReadoutResult]:
-        """One result per readout. Readout i looks at row ``rows[i]`` of *logits* [n, vocabulary] and *hidden* [n, width].
+        """One result per readout; readout i looks at row ``rows[i]`` of *logits* [n, ids] and *hidden* [n, width].
 
         ``rows`` absent means row i. What no readout looks at may be None. Changes nothing.
         """

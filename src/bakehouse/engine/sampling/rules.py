@@ -1,4 +1,4 @@
-"""What all samplers agree on beside the arithmetic: who wants what, and how a row that cannot be sampled is answered."""
+"""What samplers agree on beside the arithmetic: who wants what, and what a row that cannot be sampled is answered."""
 
 from __future__ import annotations
 
