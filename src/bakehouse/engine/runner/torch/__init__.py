@@ -1,0 +1,1 @@
+"""The torch runner: models of transformers over our own paged KV, on CPU and CUDA."""

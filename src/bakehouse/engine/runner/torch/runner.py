@@ -1,0 +1,158 @@
+"""The torch runner: one forward pass of a transformers model per step, over our own paged KV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bakehouse.engine.adapters.base import AdapterStore
+from bakehouse.engine.errors import ModelRefused
+from bakehouse.engine.params import SamplerKind
+from bakehouse.engine.plan.step import Readout, ReadoutResult, StepPlan
+from bakehouse.engine.runner.base import ModelShape, Runner
+from bakehouse.engine.runner.torch import load
+from bakehouse.engine.runner.torch.attention import LayerKV, Now
+from bakehouse.engine.runner.torch.batch import Batch
+from bakehouse.engine.runner.torch.head import Head
+from bakehouse.engine.runner.torch.kv import KVPool
+from bakehouse.engine.runner.torch.linear import replace_linears
+from bakehouse.engine.runner.torch.probe import probe
+from bakehouse.engine.spec import ModelSpec
+
+#: Masks are compared with ours up to this position.
+_HORIZON = 131_072
+
+
+def create(spec: ModelSpec) -> TorchRunner:
+    """Load *spec*'s model. Raises `ModelRefused`."""
+    folder = load.find_folder(spec)
+    config = load.read_config(folder)
+    device = load.choose_device(spec)
+    dtype, quantise = load.choose_dtype(spec, config, device)
+    model = load.load_model(folder, config, dtype, device)
+    try:
+        return TorchRunner(spec, config, model, dtype, device, quantise)
+    except ModelRefused as refused:
+        raise ModelRefused(f"{folder / 'config.json'}: {type(model).__name__} cannot be run: {refused}") from refused
+
+
+@dataclass(slots=True)
+class Forwarded:
+    """Of one step: final hidden states of the rows that are read, one each, and logits of those that are sampled."""
+
+    hidden: Tensor
+    logits: Tensor
+
+
+class TorchRunner(Runner):
+    """``linears`` are all that can carry an adapter; ``adapters``, where set, is told of each step before it runs."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        config: Any,
+        model: Any,
+        dtype: torch.dtype,
+        device: torch.device,
+        quantise: str | None,
+    ) -> None:
+        text = config.get_text_config()
+        longest = min(spec.max_context or text.max_position_embeddings, text.max_position_embeddings)
+        self.base: nn.Module = getattr(model, model.base_model_prefix)
+        facts = probe(self.base, text.num_hidden_layers, min(text.max_position_embeddings, _HORIZON), device)
+        embedding = model.get_input_embeddings()
+        self.linears = replace_linears(model, quantise)
+        self._head = Head(model)
+        self._dtype = dtype
+        self._device = device
+        self._now = Now()
+        self._layers = [LayerKV(fact.shape, fact.window, self._now) for fact in facts]
+        for fact, layer in zip(facts, self._layers, strict=True):
+            fact.module.__dict__["paged"] = layer
+        self._slot_bytes = max(fact.shape.width for fact in facts) * dtype.itemsize
+        self._no_mask = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
+        self._pool: KVPool | None = None
+        self._sampler: Any = None
+        self.adapters: AdapterStore | None = None
+        self.shape = ModelShape(
+            architecture=type(model).__name__,
+            vocab_size=model.vocab_size if isinstance(getattr(model, "vocab_size", None), int) else text.vocab_size,
+            hidden_size=embedding.embedding_dim,
+            layers=len(facts),
+            max_context=longest,
+            page_size=spec.page_size,
+            page_bytes=sum(fact.shape.width for fact in facts) * spec.page_size * dtype.itemsize,
+            dtype=quantise or {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32"),
+            device=str(device),
+        )
+
+    def allocate(self, pages: int) -> None:
+        shapes = [layer.shape for layer in self._layers]
+        self._pool = KVPool(shapes, pages, self.shape.page_size, self._dtype, self._device)
+        for layer, rows in zip(self._layers, self._pool.layers, strict=True):
+            layer.pool = rows
+
+    @torch.inference_mode()
+    def forward(self, plan: StepPlan) -> Forwarded:
+        assert self._pool is not None, "allocate comes before the first step"
+        if plan.copies:
+            self._pool.copy(plan.copies)
+        if self.adapters is not None:
+            self.adapters.begin(plan)
+        self._now.batch = Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device)
+        try:
+            states = self._states(plan)
+        finally:
+            self._now.batch = None
+        return self._read(states, plan.readouts)
+
+    def _states(self, plan: StepPlan) -> Tensor:
+        """Final, normalised hidden states ``[rows, hidden]``."""
+        output = self.base(
+            input_ids=torch.tensor([plan.tokens], device=self._device),
+            position_ids=torch.tensor([plan.positions], device=self._device),
+            attention_mask=self._no_mask,
+            use_cache=False,
+        )
+        states: Tensor = output.last_hidden_state[0]
+        return states
+
+    def _read(self, states: Tensor, readouts: Sequence[Readout]) -> Forwarded:
+        hidden = states.index_select(0, self._indices([readout.row for readout in readouts]))
+        wanted = [index for index, readout in enumerate(readouts) if not _is_embedding(readout)]
+        rows = hidden if len(wanted) == len(readouts) else hidden.index_select(0, self._indices(wanted))
+        return Forwarded(hidden, self._head(rows))
+
+    def _indices(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self._device)
+
+    @torch.inference_mode()
+    def sample(self, forwarded: Any, readouts: Sequence[Readout]) -> list[ReadoutResult]:
+        if self._sampler is None:
+            self._sampler = _sampler()
+        results: list[ReadoutResult] = self._sampler.sample(forwarded.logits, forwarded.hidden, readouts)
+        return results
+
+    def close(self) -> None:
+        """Give the weights and the pool back to the device."""
+        self._pool = None
+        for layer in self._layers:
+            layer.pool = None
+        self.base = nn.Identity()
+        self.linears = []
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _sampler() -> Any:
+    module = import_module("bakehouse.engine.sampling.torch")
+    return module.TorchSampler()
+
+
+def _is_embedding(readout: Readout) -> bool:
+    return readout.sampler.kind is SamplerKind.EMBEDDING
