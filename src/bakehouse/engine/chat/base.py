@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bakehouse.engine.params import Event
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """``role``: system, user, assistant, tool, tools (a declaration) or cue. ``name`` is a tool's."""
+    """``role``: system, user, assistant, tool, tools (a declaration) or cue.
+
+    ``text`` of a declaration is a JSON list of functions, as `chat.tools.declaration` makes it. ``name`` is a tool's.
+    """
 
     role: str
     text: str
@@ -24,11 +27,22 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """``turns`` in order; ``held`` is text that waits for the next turn; ``plain`` once raw tokens came between."""
+    """``turns`` in order; ``held`` is text that waits for the next turn; ``plain`` once raw tokens came between.
+
+    ``tail``: ids that were generated, filled or sealed since the last turn, kept by `wrote` until the next turn.
+    """
 
     turns: tuple[Turn, ...] = ()
     held: str = ""
     plain: bool = False
+    tail: tuple[int, ...] = ()
+
+    def wrote(self, tokens: Sequence[int]) -> Transcript:
+        """This one after raw ids came: generated, filled, or the end of a turn by `seal`.
+
+        What comes after a cue is the assistant's turn, so that a later turn can follow as the template has it.
+        """
+        return replace(self, tail=self.tail + tuple(tokens)) if tokens else self
 
 
 EMPTY = Transcript()
