@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
-from bakehouse.engine.adapters import peft, zo
+from bakehouse.engine.adapters import peft, zo, zo_file
 from bakehouse.engine.adapters.base import AdapterStore, ZoParams
 from bakehouse.engine.adapters.peft import Delta
 from bakehouse.engine.adapters.route import Group, Linear, Product, Rows, Site, Work, group_rows
 from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
 from bakehouse.engine.plan.step import StepPlan
 
-ZO_PARAMS = "zo_config.json"
-ZO_STATE = "zo_state.safetensors"
 _QKV = re.compile(r"(?P<layer>.*\.(?P<index>\d+)\..*?)(?P<side>[qkv])_proj")
 #: Bytes of noise kept from one step to the next; what is not kept is made again.
 NOISE_BYTES = 256 * 2**20
@@ -107,9 +103,7 @@ class LoraStore(AdapterStore):
         def fill(folder: Path) -> None:
             peft.write(folder, weights.deltas, self._base)
             if weights.state is not None:
-                params = json.dumps(asdict(weights.state.params), indent=2)
-                (folder / ZO_PARAMS).write_text(params + "\n", encoding="utf-8")
-                save_file({name: t.cpu().contiguous() for name, t in zo.to_tensors(weights.state)}, folder / ZO_STATE)
+                zo_file.write(folder, weights.state)
 
         peft.replace_folder(path, fill)
 
@@ -132,9 +126,11 @@ class LoraStore(AdapterStore):
         if not groups:
             return
         self._noise.tick()
-        for group, runs in groups.items():
-            self._route(group, Rows.of(runs, self._device))
-        self._open = [site for site in self._sites if site.work]
+        try:
+            for group, runs in groups.items():
+                self._route(group, Rows.of(runs, self._device))
+        finally:
+            self._open = [site for site in self._sites if site.work]
 
     def _route(self, group: Group, rows: Rows) -> None:
         slot, seed = group
@@ -185,12 +181,11 @@ class LoraStore(AdapterStore):
         return zo.LayerSite(index, (q, k, v), self._shapes[q][0], widths)
 
     def _load_state(self, path: Path, deltas: dict[str, Delta]) -> zo.State | None:
-        if not (path / ZO_STATE).exists():
+        if not zo_file.is_there(path):
             return None
-        params = zo.read_params(path / ZO_PARAMS)
+        params = zo_file.read_params(path)
         zo.check_params(params, self._max_rank)
-        tensors = peft.read_tensors(path / ZO_STATE)
-        return zo.from_tensors(params, self._layer_sites(), deltas, tensors, self._device, path / ZO_STATE)
+        return zo_file.read(path, params, self._layer_sites(), deltas)
 
 
 class _NoiseCache:

@@ -10,12 +10,10 @@ means are LoRA weights as `peft` has them. The noise's own layout is the transpo
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,7 +27,6 @@ MIN_SIGMA = 1e-7
 MIN_VARIANCE = 1e-8
 MAX_VARIANCE = 1e4
 _EPS = 1e-12
-_SIGMA = "sigma"
 #: What is added to layer number and seed for the blocks q, k, v.
 BLOCK_OFFSETS = (0, 100, 200)
 
@@ -246,73 +243,3 @@ def deltas_of(state: State, dtype: torch.dtype, seed: int | None = None) -> dict
                 down[block * rank : (block + 1) * rank].contiguous(), up[start:stop].contiguous(), state.params.alpha
             )
     return deltas
-
-
-def to_tensors(state: State) -> Iterator[tuple[str, Tensor]]:
-    """The optimiser's state without the means, by name, for a file."""
-    yield _SIGMA, torch.tensor([layer.sigma for layer in state.layers], dtype=torch.float64)
-    for layer in state.layers:
-        for side, paths in (("down", layer.of_down), ("up", layer.of_up)):
-            for name in Paths.__slots__:
-                yield f"{layer.site.index}.{side}.{name}", getattr(paths, name)
-
-
-def from_tensors(
-    params: ZoParams,
-    sites: Sequence[LayerSite],
-    deltas: Mapping[str, Delta],
-    tensors: Mapping[str, Tensor],
-    device: torch.device,
-    file: Path,
-) -> State:
-    """What `to_tensors` gave, with the means from *deltas*. Raises `BadRequest` by the name of what does not fit."""
-    if set(deltas) != {module for site in sites for module in site.modules}:
-        raise BadRequest.at("path", f"{file}: the weights beside it are not those of q, k and v in each layer")
-    sigmas = _tensor(tensors, _SIGMA, torch.Size([len(sites)]), torch.device("cpu"), file).tolist()
-    return State(
-        params,
-        tuple(
-            _layer(site, sigma, params, deltas, tensors, device, file)
-            for site, sigma in zip(sites, sigmas, strict=True)
-        ),
-    )
-
-
-def _layer(
-    site: LayerSite,
-    sigma: float,
-    params: ZoParams,
-    deltas: Mapping[str, Delta],
-    tensors: Mapping[str, Tensor],
-    device: torch.device,
-    file: Path,
-) -> LayerState:
-    for module in site.modules:
-        if (deltas[module].rank, deltas[module].alpha) != (params.rank, params.alpha):
-            raise BadRequest.at(module, f"{file}: rank and alpha are not those of the optimiser beside it")
-    means = {
-        "down": torch.cat([deltas[module].down for module in site.modules]),
-        "up": torch.cat([deltas[module].up for module in site.modules]),
-    }
-    paths = {
-        side: Paths(
-            *(_tensor(tensors, f"{site.index}.{side}.{name}", mean.shape, device, file) for name in Paths.__slots__)
-        )
-        for side, mean in means.items()
-    }
-    return LayerState(site, means["down"], means["up"], sigma, paths["down"], paths["up"])
-
-
-def _tensor(tensors: Mapping[str, Tensor], name: str, shape: torch.Size, device: torch.device, file: Path) -> Tensor:
-    tensor = tensors.get(name)
-    if tensor is None or tensor.shape != shape or not torch.isfinite(tensor).all():
-        raise BadRequest.at(name, f"{file}: this tensor is missing, or not finite, or not of shape {list(shape)}")
-    return tensor.to(device)
-
-
-def read_params(file: Path) -> ZoParams:
-    """Raises `BadRequest` where the file is not what `save` wrote."""
-    try:
-        return ZoParams(**json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as problem:
-        raise BadRequest.at("path", f"{file}: {problem}") from None
