@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.text import Text
 
 import bakehouse
-from bakehouse.cli import database, deploy, doctor, keys, options, resources, run, server
+from bakehouse.cli import database, deploy, doctor, keys, models, options, resources, run, server
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.remote import RemoteError, field_lines, refused
 from bakehouse.core.errors import BakehouseError
+from bakehouse.engine.errors import EngineError, EngineLost
 
 app = typer.Typer(
     name="bakehouse",
@@ -51,6 +52,7 @@ app.command()(resources.cancel)
 app.add_typer(resources.secrets, name="secrets")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
+app.add_typer(models.app, name="models")
 app.command()(doctor.doctor)
 
 
@@ -82,6 +84,8 @@ def _failure(error: Exception) -> Failure | None:
         return error
     if isinstance(error, BakehouseError):
         return Failure(error.detail, Exit.UNREACHABLE if error.status == 503 else Exit.USAGE)
+    if isinstance(error, EngineError):
+        return Failure(error.detail, Exit.FAILED if isinstance(error, EngineLost) else Exit.USAGE)
     if isinstance(error, RemoteError):
         return refused(error.status, str(error))
     client = sys.modules.get("inferencesh")
