@@ -10,6 +10,10 @@ STAMPS  := $(VENV)/.stamps
 WHEELS  := src/bakehouse/build/wheels
 PYTEST  := $(BIN)/python -m pytest
 WORKERS ?= 2
+# The engine's torch. TORCH_INDEX names a package index with the build for your device, for instance
+# https://download.pytorch.org/whl/cu130; without it pip's own index decides.
+TORCH       := torch==2.13.0
+TORCH_INDEX ?=
 SDKS    := infsh inferencesh
 # Everything that changes what must be installed, or what an SDK wheel holds.
 PROJECTS    := pyproject.toml $(SDKS:%=sdk/%/pyproject.toml)
@@ -18,12 +22,15 @@ SDK_SOURCES := $(shell find sdk -type f \( -name '*.py' -o -name '*.toml' -o -na
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 
-.PHONY: help install check fix test test-fast test-interop test-crash test-slow demo serve bench-tasks clean
+.PHONY: help install base check fix test test-fast test-interop test-crash test-slow demo serve bench-tasks \
+	bench-engine clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-install: $(STAMPS)/install $(STAMPS)/wheels ## Create .venv and everything in it; repeats nothing that is done
+install: base $(STAMPS)/engine ## Create .venv and everything in it; repeats nothing that is done
+
+base: $(STAMPS)/install $(STAMPS)/wheels ## The same without torch and what else local models need
 
 $(BIN)/uv:
 	@test -n "$(PYTHON)" || { echo "Bakehouse needs Python 3.11 or newer; found $$(python3 --version 2>&1 || echo none)." \
@@ -35,6 +42,20 @@ $(STAMPS)/install: $(PROJECTS) | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python \
 		--editable '.[dev,postgres]' --editable 'sdk/infsh[cli]' --editable sdk/inferencesh
 	@mkdir -p $(STAMPS) && touch $@
+
+# Torch by pip: its builds for CPUs and for each CUDA live in indexes of their own, which uv would mix. A build that is
+# there already will do, unless an index is named: then that one's replaces it.
+TORCH_STAMP := $(STAMPS)/torch$(shell printf '%s' '$(TORCH_INDEX)' | tr -c 'A-Za-z0-9' '-')
+
+$(TORCH_STAMP): | $(STAMPS)/install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX),--force-reinstall --index-url '$(TORCH_INDEX)') '$(TORCH)'
+	@touch $@
+
+$(STAMPS)/engine: $(PROJECTS) $(STAMPS)/install $(TORCH_STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[engine]' \
+		--editable sdk/infsh --editable sdk/inferencesh
+	@touch $@
 
 # The server puts these wheels into the environments that it builds for apps.
 $(STAMPS)/wheels: $(SDK_SOURCES) $(STAMPS)/install
@@ -68,14 +89,17 @@ test-crash: install ## kill -9 of the server, 100 times on each database, with a
 test-slow: install ## The long forms
 	$(PYTEST) -n $(WORKERS) --dist loadfile --timeout 1800 -m slow
 
-demo: install ## Start a server, deploy the examples, run one on a real file, stop
+demo: base ## Start a server, deploy the examples, run one on a real file, stop
 	$(BIN)/bakehouse demo
 
-serve: install ## Start a server and keep it
+serve: base ## Start a server and keep it
 	$(BIN)/bakehouse serve
 
-bench-tasks: install ## Our server beside its peers; tables go to benchmarks/results/
+bench-tasks: base ## Our server beside its peers; tables go to benchmarks/results/
 	$(BIN)/python -m benchmarks.tasks
+
+bench-engine: install ## Our engine beside transformers and llama.cpp; builds the latter once, which takes a while
+	$(BIN)/python -m benchmarks.engine
 
 clean: ## Remove what the verbs made
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WHEELS)/*.whl
