@@ -1,0 +1,40 @@
+"""Drafts by n-grams (prompt lookup): what followed the last time that the text ended like this. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bakehouse.engine.params import PromptLookup
+
+
+class NGrams:
+    """The places of every n-gram of a growing list of tokens, kept up at O(longest) per token."""
+
+    def __init__(self, lookup: PromptLookup, tokens: Iterable[int] = ()) -> None:
+        self._lookup = lookup
+        self._tokens: list[int] = []
+        self._last: dict[tuple[int, ...], int] = {}
+        """N-gram to the index after its latest occurrence; the list's own end is not in it yet."""
+        self.extend(tokens)
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        for token in tokens:
+            self._remember_end()
+            self._tokens.append(token)
+
+    def _remember_end(self) -> None:
+        end = len(self._tokens)
+        for length in range(1, min(self._lookup.longest, end) + 1):
+            self._last[tuple(self._tokens[end - length : end])] = end
+
+    def propose(self, most: int) -> tuple[int, ...]:
+        """At most *most* tokens, and at most as many as the lookup says; none where nothing like the end was seen."""
+        count = min(self._lookup.tokens, most)
+        end = len(self._tokens)
+        if count <= 0:
+            return ()
+        for length in range(min(self._lookup.longest, end), 0, -1):
+            after = self._last.get(tuple(self._tokens[end - length : end]))
+            if after is not None:
+                return tuple(self._tokens[after : after + count])
+        return ()
