@@ -51,3 +51,11 @@ class Compiler(ABC):
     @abstractmethod
     def matcher(self, spec: GrammarSpec) -> Matcher:
         """A matcher at the start of *spec*. Raises `BadRequest` with what is wrong and where."""
+
+    @abstractmethod
+    def tool_matcher(self, family: str, tools: Sequence[str]) -> Matcher:
+        """A matcher that forces one call of one of *tools* (JSON texts), as the chat format *family* writes it.
+
+        It may name special tokens, which other grammars never allow. Raises `BadRequest` for a family that has no form
+        of calls and for a tool that is no JSON object with a name.
+        """

@@ -1,0 +1,182 @@
+"""Which lexemes of a grammar may take all they can without taking what belongs to their follower.
+
+The characters of each lexeme become places, as in Glushkov's construction: which come first, which last, which after
+which. Two places that one text reaches together, the one last in its lexeme, the other with a next place that shares a
+character with what may follow the first lexeme: there the text has two readings, and the lexeme of the second, which
+could go on, is split into its parts. Two lexemes may begin together where both can follow a third, and counts are
+widened to any number; both can only split too much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bakehouse.engine.grammar import charset
+from bakehouse.engine.grammar.charset import Chars
+from bakehouse.engine.grammar.pattern import EMPTY, Choice, Class, Name, Node, Repeat, Sequence, names
+
+#: More pairs of places than this, and all lexemes are split instead of looking further.
+MAX_PAIRS = 200_000
+
+
+def is_lexeme(node: Node) -> bool:
+    """Whether *node* may be one lexeme: it names no rule, and is not empty."""
+    return node != EMPTY and not names(node)
+
+
+def to_split(rules: Mapping[str, Node]) -> set[Node]:
+    """The nodes that must not be one lexeme. *rules*: the start rule under "" and those that are named."""
+    split: set[Node] = set()
+    while new := _Round(rules, split).conflicts():
+        split |= new
+    return split
+
+
+@dataclass(slots=True)
+class _Ends:
+    """What a node may be: empty, and which members come first and last in it."""
+
+    empty: bool = True
+    first: set[int] = field(default_factory=set)
+    last: set[int] = field(default_factory=set)
+
+
+class _Members:
+    """The members of a node (places of a lexeme, or lexemes of a rule) and which may directly follow which."""
+
+    def __init__(self) -> None:
+        self.follow: dict[int, set[int]] = {}
+
+    def ends(self, node: Node) -> _Ends:
+        match node:
+            case Sequence(parts):
+                ends = _Ends()
+                for part in parts:
+                    ends = self._joined(ends, self.member(part))
+                return ends
+            case Choice(options):
+                all_ends = [self.member(option) for option in options]
+                first = {m for ends in all_ends for m in ends.first}
+                return _Ends(any(e.empty for e in all_ends), first, {m for ends in all_ends for m in ends.last})
+            case Repeat(inner, low, high):
+                ends = self.member(inner)
+                if high is None or high > 1:
+                    self._link(ends.last, ends.first)
+                return _Ends(ends.empty or low == 0, ends.first, ends.last)
+            case _:
+                raise TypeError(f"{node} is no compound")
+
+    def member(self, node: Node) -> _Ends:
+        return self.ends(node)
+
+    def _joined(self, left: _Ends, right: _Ends) -> _Ends:
+        self._link(left.last, right.first)
+        first = left.first | right.first if left.empty else left.first
+        last = left.last | right.last if right.empty else right.last
+        return _Ends(left.empty and right.empty, first, last)
+
+    def _link(self, before: set[int], after: set[int]) -> None:
+        for member in before:
+            self.follow.setdefault(member, set()).update(after)
+
+
+class _Places(_Members):
+    """The places of all lexemes, each one character."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chars: list[Chars] = []
+
+    def member(self, node: Node) -> _Ends:
+        if not isinstance(node, Class):
+            return self.ends(node)
+        self.chars.append(node.chars)
+        place = {len(self.chars) - 1}
+        return _Ends(False, place, place)
+
+    def next(self, place: int) -> set[int]:
+        return self.follow.get(place, set())
+
+    def share(self, left: int, right: int) -> bool:
+        return charset.overlap(self.chars[left], self.chars[right])
+
+
+class _Round(_Members):
+    """The grammar with some nodes split: its lexemes, and which may follow which."""
+
+    def __init__(self, rules: Mapping[str, Node], split: set[Node]) -> None:
+        super().__init__()
+        self.split = split
+        self.rules = {name: _Ends(empty=False) for name in rules}
+        self.numbers: dict[Node, int] = {}
+        self.places = _Places()
+        self.lexemes: list[_Ends] = []
+        while self._again(rules):
+            pass
+
+    def _again(self, rules: Mapping[str, Node]) -> bool:
+        """One more look at all rules; whether it found anything new."""
+        before = [(e.empty, len(e.first), len(e.last)) for e in self.rules.values()]
+        links = sum(map(len, self.follow.values()))
+        for name, node in rules.items():
+            found = self.member(node)
+            self.rules[name] = _Ends(found.empty, set(found.first), set(found.last))
+        after = [(e.empty, len(e.first), len(e.last)) for e in self.rules.values()]
+        return before != after or links != sum(map(len, self.follow.values()))
+
+    def member(self, node: Node) -> _Ends:
+        if isinstance(node, Name):
+            return self.rules[node.name]
+        if not is_lexeme(node) or (node in self.split and not isinstance(node, Class)):
+            return self.ends(node)
+        number = self.numbers.setdefault(node, len(self.numbers))
+        if number == len(self.lexemes):
+            self.lexemes.append(self.places.member(node))
+        return _Ends(self.lexemes[number].empty, {number}, {number})
+
+    def conflicts(self) -> set[Node]:
+        nodes = list(self.numbers)
+        owner = self._owners()
+        after = [{p for f in self.follow.get(n, ()) for p in self.lexemes[f].first} for n in range(len(nodes))]
+        last = {place for lexeme in self.lexemes for place in lexeme.last}
+        seen = {
+            (a, b)
+            for one, other in self._beginning_together()
+            for a in self.lexemes[one].first
+            for b in self.lexemes[other].first
+            if self.places.share(a, b)
+        }
+        work = list(seen)
+        found: set[Node] = set()
+        for here, there in work:
+            if here in last and self._goes_on(after[owner[here]], there):
+                found.add(nodes[owner[there]])
+            for pair in ((a, b) for a in self.places.next(here) for b in self.places.next(there)):
+                if pair not in seen and self.places.share(*pair):
+                    seen.add(pair)
+                    work.append(pair)
+            if len(seen) > MAX_PAIRS:
+                return {node for node in nodes if not isinstance(node, Class)}
+        return found
+
+    def _goes_on(self, after: set[int], there: int) -> bool:
+        return any(self.places.share(a, b) for b in self.places.next(there) for a in after)
+
+    def _beginning_together(self) -> set[tuple[int, int]]:
+        groups = [self.rules[""].first, *self.follow.values()]
+        return {(one, other) for group in groups for one in group for other in group}
+
+    def _owners(self) -> list[int]:
+        """To which lexeme each place belongs; they were numbered one lexeme after the other."""
+        return [number for number, node in enumerate(self.numbers) for _ in range(_size(node))]
+
+
+def _size(node: Node) -> int:
+    match node:
+        case Sequence(children) | Choice(children):
+            return sum(map(_size, children))
+        case Repeat(inner, _, _):
+            return _size(inner)
+        case _:
+            return 1

@@ -1,0 +1,188 @@
+"""Grammars by llguidance: one compiler per tokenizer, one matcher per sequence.
+
+llguidance knows one token that ends a text; ours is an id of its own behind the vocabulary, so that the model's stop
+ids stay what the contract says: special, and allowed exactly where the grammar could end. A mask is computed with the
+interpreter's lock released.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from bakehouse.engine.errors import BadRequest, LimitExceeded
+from bakehouse.engine.grammar import ebnf, regex, schema
+from bakehouse.engine.grammar.base import Compiler, Matcher
+from bakehouse.engine.grammar.tools import tool_grammar
+from bakehouse.engine.params import GrammarSpec
+from bakehouse.engine.tokenizer.base import Tokenizer
+
+#: Compiled grammars that are kept.
+CACHE_SIZE = 64
+
+#: What one grammar may cost. Beyond, it is refused where it is compiled, or its request fails where it is stepped.
+#: The numbers are llguidance's own defaults but for the grammar's size, which bounds compiling to about a second.
+_LIMITS = LLParserLimits(max_grammar_size=200_000, verbose_errors=False)
+
+
+class LlgCompiler(Compiler):
+    """*stop_tokens*: the ids that may end a generation; without any, a grammar's end is only `Matcher.finished`."""
+
+    def __init__(self, tokenizer: Tokenizer, stop_tokens: Iterable[int] = ()) -> None:
+        self._tokenizer = tokenizer
+        self._stop = tuple(sorted(set(stop_tokens)))
+        self._vocabulary = LLTokenizer(_Vocabulary(tokenizer, self._stop))  # type: ignore[arg-type]
+        self._cache: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def matcher(self, spec: GrammarSpec) -> LlgMatcher:
+        return self._matcher((spec.kind, spec.source), lambda: _grammar(spec))
+
+    def tool_matcher(self, family: str, tools: Sequence[str]) -> LlgMatcher:
+        key = ("tools " + family, json.dumps(list(tools)))
+        return self._matcher(key, lambda: tool_grammar(family, tools, self._tokenizer))
+
+    def _matcher(self, key: tuple[str, str], grammar: Callable[[], str]) -> LlgMatcher:
+        with self._lock:
+            compiled = self._cache.get(key)
+            if compiled is not None:
+                self._cache.move_to_end(key)
+        if compiled is None:
+            compiled = self._compile(grammar())
+            self._keep(key, compiled)
+        return LlgMatcher(compiled.deep_copy(), self._tokenizer.vocab_size, self._stop)
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        compiled = LLMatcher(self._vocabulary, grammar, log_level=0, limits=_LIMITS)
+        if compiled.is_error():
+            raise BadRequest.at("grammar", _told(compiled))
+        return compiled
+
+    def _keep(self, key: tuple[str, str], compiled: LLMatcher) -> None:
+        with self._lock:
+            self._cache[key] = compiled
+            while len(self._cache) > CACHE_SIZE:
+                self._cache.popitem(last=False)
+
+
+def _grammar(spec: GrammarSpec) -> str:
+    """*spec* in one of the forms that llguidance reads."""
+    if spec.kind == "json":
+        return LLMatcher.grammar_from_json_schema(schema.any_json())
+    if spec.kind == "json_schema":
+        return LLMatcher.grammar_from_json_schema(schema.prepare(spec.source))
+    if spec.kind == "regex":
+        return LLMatcher.grammar_from_regex(regex.to_rust(spec.source))
+    return ebnf.to_lark(spec.source)
+
+
+def _told(matcher: LLMatcher) -> str:
+    """llguidance's own words, without its notes on where in its code it was."""
+    return matcher.get_error().split("\n<state>")[0].strip()[:2000]
+
+
+class LlgMatcher(Matcher):
+    def __init__(self, inner: LLMatcher, vocab_size: int, stop: tuple[int, ...], terminated: bool = False) -> None:
+        self._inner = inner
+        self._bytes = -(-vocab_size // 32) * 4
+        self._vocab_size = vocab_size
+        self._stop = stop
+        self._terminated = terminated
+
+    def mask(self) -> bytes:
+        if self._terminated:
+            return bytes(self._bytes)
+        if self._inner.is_stopped():
+            bits = bytearray(self._bytes)
+        else:
+            bits = bytearray(self._inner.compute_bitmask()[: self._bytes])
+            self._check()
+            if self._vocab_size % 32:
+                _clear(bits, self._vocab_size)
+        if self._inner.is_accepting():
+            for token in self._stop:
+                bits[token >> 3] |= 1 << (token & 7)
+        return bytes(bits)
+
+    def masks(self, drafts: Sequence[int]) -> list[bytes]:
+        found = [self.mask()]
+        stepped = 0
+        for token in drafts:
+            if self._terminated or not _bit(found[-1], token):
+                break
+            if token in self._stop:
+                found.append(bytes(self._bytes))
+                break
+            if self._inner.try_consume_tokens([token]) != 1:
+                break
+            stepped += 1
+            found.append(self.mask())
+        if stepped and not self._inner.rollback(stepped):
+            raise LimitExceeded(f"the grammar cannot be stepped back: {_told(self._inner)}")
+        return found
+
+    def accept(self, tokens: Sequence[int]) -> None:
+        for index, token in enumerate(tokens):
+            if self._terminated:
+                raise BadRequest.at(f"tokens[{index}]", "the grammar has ended; reset the matcher to use it again")
+            if token in self._stop:
+                self._terminated = self._inner.is_accepting()
+                if not self._terminated:
+                    raise BadRequest.at(f"tokens[{index}]", f"stop id {token} came where the grammar cannot end")
+            elif not (0 <= token < self._vocab_size and self._inner.try_consume_tokens([token]) == 1):
+                self._check()
+                raise BadRequest.at(f"tokens[{index}]", f"id {token} does not fit the grammar here")
+
+    @property
+    def terminated(self) -> bool:
+        return self._terminated
+
+    @property
+    def finished(self) -> bool:
+        return not self._terminated and self._inner.is_stopped() and self._inner.is_accepting()
+
+    def reset(self) -> None:
+        if not self._inner.reset():
+            raise LimitExceeded(f"the matcher cannot be used again: {_told(self._inner)}")
+        self._terminated = False
+
+    def copy(self) -> LlgMatcher:
+        return LlgMatcher(self._inner.deep_copy(), self._vocab_size, self._stop, self._terminated)
+
+    def _check(self) -> None:
+        if self._inner.is_error():
+            raise LimitExceeded(f"the grammar is too complex to follow here: {_told(self._inner)}")
+
+
+def _clear(bits: bytearray, token: int) -> None:
+    bits[token >> 3] &= ~(1 << (token & 7)) & 0xFF
+
+
+def _bit(bits: bytes, token: int) -> bool:
+    return 0 <= token < len(bits) * 8 and bool(bits[token >> 3] >> (token & 7) & 1)
+
+
+class _Vocabulary:
+    """A tokenizer as llguidance wants to see one. The last id, behind the vocabulary, ends a text."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[int, ...]) -> None:
+        size = tokenizer.vocab_size
+        for token in stop:
+            if not 0 <= token < size:
+                raise BadRequest.at("stop_tokens", f"id {token} is none of the model's {size}")
+        self.eos_token_id = size
+        self.tokens = [b""] * (size + 1)
+        for token, text in zip(*tokenizer.vocabulary, strict=True):
+            self.tokens[token] = text
+        self.special_token_ids = [size, *stop, *(t for t in tokenizer.special_ids if t < size)]
+        self._encode = tokenizer.encode
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        return self._encode(text.decode("utf-8", "replace") if isinstance(text, bytes) else text)
