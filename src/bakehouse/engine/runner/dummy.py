@@ -109,10 +109,9 @@ class DummyRunner(Runner):
         return forwarded
 
     def sample(self, forwarded: Any, readouts: Sequence[Readout]) -> list[ReadoutResult]:
-        rows = [readout.row for readout in readouts]
-        hidden = None
-        if any(readout.sampler.kind is SamplerKind.EMBEDDING for readout in readouts):
-            hidden = self._hidden(forwarded.states[rows])
+        embeddings = [readout.sampler.kind is SamplerKind.EMBEDDING for readout in readouts]
+        rows = [readout.row for readout, embedded in zip(readouts, embeddings, strict=True) if not embedded]
+        hidden = self._hidden(forwarded.states[[r.row for r in readouts]]) if any(embeddings) else None
         return self._sampler.sample(self._logits(forwarded, rows), hidden, readouts)
 
     def _copy(self, copies: Sequence[Copy]) -> None:
@@ -208,7 +207,7 @@ def _seen(keys: Hashes, segment: Segment) -> Hashes:
     """By row the sum, modulo 2**64, of the *keys* (one per slot) that it sees."""
     if segment.visible is None:
         if segment.count == 1:
-            return keys.sum(keepdims=True)
+            return np.asarray(keys.sum(keepdims=True))
         return np.cumsum(keys)[segment.history :]
     sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(keys)))
     flat = [_clipped_sum(sums, ranges) for ranges in segment.visible]

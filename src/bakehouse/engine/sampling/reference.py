@@ -28,28 +28,26 @@ Bools = npt.NDArray[np.bool_]
 class ReferenceSampler:
     """Stateless; may be used from any thread."""
 
-    def sample(
-        self, logits: Row | None, hidden: Row | None, readouts: Sequence[Readout], rows: Sequence[int] | None = None
-    ) -> list[ReadoutResult]:
-        """One result per readout; readout i looks at row ``rows[i]`` of *logits* [n, ids] and *hidden* [n, width].
+    def sample(self, logits: Row, hidden: Row | None, readouts: Sequence[Readout]) -> list[ReadoutResult]:
+        """One result per readout, in order. Changes nothing.
 
-        ``rows`` absent means row i. What no readout looks at may be None. Changes nothing.
+        *logits* [n, ids] has a row for each readout but embeddings, in their order; *hidden* [readouts, width] one for
+        each, or is None where no embedding is wanted.
         """
-        at = range(len(readouts)) if rows is None else rows
         draws = uniform([readout.seed for readout in readouts], [readout.draw for readout in readouts])
+        rows = iter(logits)
         results = []
-        for readout, row, number in zip(readouts, at, draws, strict=True):
-            source = hidden if readout.sampler.kind is SamplerKind.EMBEDDING else logits
-            if source is None:
-                raise ValueError(f"a {readout.sampler.kind} readout has nothing to look at")
-            results.append(_read(source[row], readout, float(number)))
+        for index, readout in enumerate(readouts):
+            if readout.sampler.kind is SamplerKind.EMBEDDING:
+                assert hidden is not None, "an embedding is wanted and no hidden states are given"
+                results.append(ReadoutResult(Embedding(np.asarray(hidden[index]).astype("<f4").tobytes())))
+            else:
+                results.append(_read(next(rows), readout, float(draws[index])))
         return results
 
 
 def _read(row: Row, readout: Readout, number: float) -> ReadoutResult:
     sampler = readout.sampler
-    if sampler.kind is SamplerKind.EMBEDDING:
-        return ReadoutResult(Embedding(np.asarray(row).astype("<f4").tobytes()))
     try:
         row = processed(row, readout)
     except BadRequest as error:
