@@ -18,6 +18,7 @@ from bakehouse.engine.adapters.route import Group, Linear, Product, Rows, Site, 
 from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
 from bakehouse.engine.plan.step import StepPlan
 
+_IN_LAYER = re.compile(r"(?!.*\.experts\.).*\.\d+\..*")
 _QKV = re.compile(r"(?P<layer>.*\.(?P<index>\d+)\..*?)(?P<side>[qkv])_proj")
 #: Bytes of noise kept from one step to the next; what is not kept is made again.
 NOISE_BYTES = 256 * 2**20
@@ -34,7 +35,8 @@ class Weights:
 
 
 class LoraStore(AdapterStore):
-    """*linears* are those whose rows are the step's rows, each with its `parts`; an output layer is not one of them.
+    """Of *linears*, those within layers can carry adapters, which all see every row of a step. The output layer, which
+    sees only rows that are read, and experts, which share the rows out, cannot.
 
     *dtype* is that of the activations. Weights are never changed in place: a change makes new ones and puts them in the
     old ones' place, so it happens whole or not at all, and copies share them.
@@ -53,7 +55,7 @@ class LoraStore(AdapterStore):
         noise_bytes: int = NOISE_BYTES,
     ) -> None:
         self.capacity = capacity
-        self._sites = [Site(linear) for linear in linears]
+        self._sites = [Site(linear) for linear in linears if all(_IN_LAYER.fullmatch(p.name) for p in linear.parts)]
         self._shapes = {
             part.name: (site.linear.in_features, part.stop - part.start)
             for site in self._sites
@@ -128,16 +130,16 @@ class LoraStore(AdapterStore):
         self._noise.tick()
         try:
             for group, runs in groups.items():
-                self._route(group, Rows.of(runs, self._device))
+                self._route(group, Rows.of(runs, self._device), len(plan.tokens))
         finally:
             self._open = [site for site in self._sites if site.work]
 
-    def _route(self, group: Group, rows: Rows) -> None:
+    def _route(self, group: Group, rows: Rows, total: int) -> None:
         slot, seed = group
         weights = self._of(slot)
         noise = self._noises(slot, weights, seed) if weights.state is not None and seed != 0 else {}
         for number, product in weights.products.items():
-            self._sites[number].open(Work(rows, product, noise.get(number)))
+            self._sites[number].open(Work(rows, product, noise.get(number)), total)
 
     def _noises(self, slot: int, weights: Weights, seed: int) -> dict[int, Product]:
         state = weights.state

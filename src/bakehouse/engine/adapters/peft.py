@@ -110,15 +110,19 @@ def _check_fields(file: Path, config: dict[str, Any]) -> None:
     for name, value in config.items():
         if value and name not in _OF_TRAINING | _READ:
             raise BadRequest.at(name, f"{file}: {name}={value!r} is not supported; plain LoRA is")
-    if not _whole(config.get("r")) or config["r"] < 1:
-        raise BadRequest.at("r", f"{file}: must be an integer of 1 or more, not {config.get('r')!r}")
-    for name, alpha in {"lora_alpha": config.get("lora_alpha"), **(config.get("alpha_pattern") or {})}.items():
+    for name, rank in {"r": config.get("r"), **_pattern(file, config, "rank_pattern")}.items():
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+            raise BadRequest.at(name, f"{file}: must be an integer of 1 or more, not {rank!r}")
+    for name, alpha in {"lora_alpha": config.get("lora_alpha"), **_pattern(file, config, "alpha_pattern")}.items():
         if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
             raise BadRequest.at(name, f"{file}: alpha must be a finite number, not {alpha!r}")
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _pattern(file: Path, config: dict[str, Any], name: str) -> dict[str, Any]:
+    pattern = config.get(name) or {}
+    if not isinstance(pattern, dict):
+        raise BadRequest.at(name, f"{file}: must be an object of module names, not {pattern!r}")
+    return pattern
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

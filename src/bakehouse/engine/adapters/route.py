@@ -119,8 +119,11 @@ class Site:
 
     linear: Linear
     work: list[Work] = field(default_factory=list)
+    rows: int = 0
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
+        if x.shape[0] < self.rows:
+            raise RuntimeError(f"{self.linear.parts[0].name} was given {x.shape[0]} rows of a step of {self.rows}")
         for rows, mean, noise in self.work:
             if rows.index is None:
                 _add(x[rows.start : rows.stop], y[rows.start : rows.stop], mean, noise)
@@ -129,8 +132,10 @@ class Site:
                 _add(x.index_select(0, rows.index), some, mean, noise)
                 y.index_copy_(0, rows.index, some)
 
-    def open(self, work: Work) -> None:
+    def open(self, work: Work, rows: int) -> None:
+        """Add *work* to a step of so many *rows*."""
         self.work.append(work)
+        self.rows = rows
         self.linear.adapter = self
 
     def close(self) -> None:
