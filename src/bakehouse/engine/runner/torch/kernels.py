@@ -34,7 +34,7 @@ class Packed(Kernel):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self.in_features = weight.shape[1]
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous().to_mkldnn(), None)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), None)
         self.bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
