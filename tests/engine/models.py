@@ -10,6 +10,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from bakehouse.engine.runner.torch.load import quiet
+
 VOCABULARY = 512
 
 SPECIALS = (
@@ -119,7 +121,8 @@ def make_model(folder: Path, family: str, seed: int = 0, dtype: torch.dtype = to
             else:
                 weight.normal_(0, 0.5)
     model.generation_config.eos_token_id = 258
-    model.to(dtype).save_pretrained(folder)
+    with quiet():
+        model.to(dtype).save_pretrained(folder)
     write_tokenizer(folder)
     return folder
 

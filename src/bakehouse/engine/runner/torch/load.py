@@ -150,7 +150,7 @@ def load_model(folder: Path, config: Any, dtype: torch.dtype, device: torch.devi
     """The model with its weights, in evaluation mode, its attention ours. Raises `ModelRefused`."""
     attention.register()
     check_weights(folder)
-    with _quiet():
+    with quiet():
         try:
             model, info = _auto_model.from_pretrained(
                 folder,
@@ -170,7 +170,7 @@ def load_model(folder: Path, config: Any, dtype: torch.dtype, device: torch.devi
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the progress bar and the notes that transformers writes to stderr; errors are raised all the same."""
     verbosity = _logging.get_verbosity()
     bar = _logging.is_progress_bar_enabled()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from bakehouse.engine.runner.torch.head import Head
 from bakehouse.engine.runner.torch.kv import KVPool
 from bakehouse.engine.runner.torch.linear import replace_linears
 from bakehouse.engine.runner.torch.probe import probe
+from bakehouse.engine.sampling.torch import TorchSampler
 from bakehouse.engine.spec import ModelSpec
 
 #: Masks are compared with ours up to this position.
@@ -71,13 +71,13 @@ class TorchRunner(Runner):
         self._dtype = dtype
         self._device = device
         self._now = Now()
-        self._layers = [LayerKV(fact.shape, fact.window, self._now) for fact in facts]
-        for fact, layer in zip(facts, self._layers, strict=True):
+        self.layers = [LayerKV(fact.shape, fact.window, self._now) for fact in facts]
+        for fact, layer in zip(facts, self.layers, strict=True):
             fact.module.__dict__["paged"] = layer
         self._slot_bytes = max(fact.shape.width for fact in facts) * dtype.itemsize
         self._no_mask = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
         self._pool: KVPool | None = None
-        self._sampler: Any = None
+        self._sampler = TorchSampler()
         self.adapters: AdapterStore | None = None
         self.shape = ModelShape(
             architecture=type(model).__name__,
@@ -92,9 +92,9 @@ class TorchRunner(Runner):
         )
 
     def allocate(self, pages: int) -> None:
-        shapes = [layer.shape for layer in self._layers]
+        shapes = [layer.shape for layer in self.layers]
         self._pool = KVPool(shapes, pages, self.shape.page_size, self._dtype, self._device)
-        for layer, rows in zip(self._layers, self._pool.layers, strict=True):
+        for layer, rows in zip(self.layers, self._pool.layers, strict=True):
             layer.pool = rows
 
     @torch.inference_mode()
@@ -133,25 +133,17 @@ class TorchRunner(Runner):
 
     @torch.inference_mode()
     def sample(self, forwarded: Any, readouts: Sequence[Readout]) -> list[ReadoutResult]:
-        if self._sampler is None:
-            self._sampler = _sampler()
-        results: list[ReadoutResult] = self._sampler.sample(forwarded.logits, forwarded.hidden, readouts)
-        return results
+        return self._sampler.sample(forwarded.logits, forwarded.hidden, readouts)
 
     def close(self) -> None:
         """Give the weights and the pool back to the device."""
         self._pool = None
-        for layer in self._layers:
+        for layer in self.layers:
             layer.pool = None
         self.base = nn.Identity()
         self.linears = []
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _sampler() -> Any:
-    module = import_module("bakehouse.engine.sampling.torch")
-    return module.TorchSampler()
 
 
 def _is_embedding(readout: Readout) -> bool:
