@@ -35,6 +35,8 @@ ANY_DEPTH = 16
 #: A divisor that llguidance can hold, and with it a limit of decimals.
 FINEST = 1e-9
 
+_ANY = {"$ref": f"#/$defs/any{ANY_DEPTH}"}
+
 #: Options of llguidance's compiler, at the root of what is handed to it.
 OPTIONS = {"whitespace_pattern": rf"[\x20\x0A\x0D\x09]{{1,{MAX_SPACES}}}", "coerce_one_of": True}
 
@@ -61,7 +63,9 @@ def prepare_value(value: Any, field: str) -> Schema:
     schema = prepass.schema(value, "#")
     if schema is False:
         raise BadRequest.at(field, "the schema false allows nothing")
-    root: Schema = {} if schema is True else dict(schema)
+    if schema is True or schema == {}:
+        return any_json()
+    root = dict(schema)
     if prepass.done:
         root["$defs"] = prepass.done
     check_finite(root, field)
@@ -108,6 +112,8 @@ class _Prepass:
             return self.reference(value["$ref"], path, also, closed)
         result = self.plain(value, path)
         self.combined(value, result, path, also, closed)
+        if not also and not any(word in value for word in _COMBINED):
+            self.cap_any(result)
         return result
 
     def with_reference_aside(self, value: Schema, path: str) -> Schema:
@@ -174,6 +180,20 @@ class _Prepass:
         if "enum" not in value and "const" not in value:
             _bound_numbers(result, types)
         return result
+
+    def cap_any(self, result: Schema) -> None:
+        """Values of any kind get the limit of their depth."""
+        if result.get("type") == "array":
+            result.setdefault("items", True)
+        for word in ("items", "additionalProperties"):
+            if word in result and _is_any(result[word]):
+                result[word] = self.any_value()
+        properties = result.get("properties", {})
+        properties.update({name: self.any_value() for name, inner in properties.items() if _is_any(inner)})
+
+    def any_value(self) -> Schema:
+        self.done.update(_any_levels())
+        return dict(_ANY)
 
     def types(self, value: Schema, path: str) -> list[str]:
         given = value.get("type", [])
@@ -294,6 +314,10 @@ def _speaks_of_objects(value: Mapping[str, Any]) -> bool:
     return "object" in types or any(word in value for word in _OBJECT_WORDS)
 
 
+def _is_any(schema: Any) -> bool:
+    return schema is True or schema == {}
+
+
 def _close(result: Schema, others: Iterable[str]) -> None:
     properties = dict(result.get("properties", {}))
     for name in others:
@@ -326,7 +350,7 @@ def _searched(source: str, field: str) -> str:
 
 def any_json() -> Schema:
     """What allows any JSON value, up to ``ANY_DEPTH`` levels deep."""
-    return {"x-guidance": OPTIONS, "$ref": f"#/$defs/any{ANY_DEPTH}", "$defs": _any_levels()}
+    return {"x-guidance": OPTIONS, **_ANY, "$defs": _any_levels()}
 
 
 def _any_levels() -> dict[str, Schema]:
