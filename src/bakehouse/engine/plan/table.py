@@ -1,0 +1,272 @@
+"""All contexts of one model: their names, their lifetimes, and the pages that they share."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
+
+from bakehouse.engine.brle import Ranges
+from bakehouse.engine.errors import Cancelled, LimitExceeded, NameTaken, OutOfPages
+from bakehouse.engine.plan.contexts import Context
+from bakehouse.engine.plan.limits import PlanLimits
+from bakehouse.engine.plan.pages import PagePool
+from bakehouse.engine.plan.prefix import AdapterKey, KeyMaker
+from bakehouse.engine.plan.visibility import looks_forward
+
+#: How strongly a pass claims pages: its priority, then how early it came. A stronger one puts a weaker one aside.
+Claim = tuple[int, int]
+
+
+class ContextTable:
+    """Names are an owner's, engine-wide. All calls are made under the loop's lock."""
+
+    def __init__(self, pool: PagePool, limits: PlanLimits, model: str = "") -> None:
+        self.pool = pool
+        self.limits = limits
+        self.page_size = limits.page_size
+        self.key_maker = KeyMaker(model, salt_per_owner=limits.salt_per_owner)
+        self.preemptions = 0
+        self.contexts: dict[int, Context] = {}
+        self.scratch: dict[int, Context] = {}  # of passes without a context
+        self._names: dict[tuple[str, str], Context] = {}
+        self._ids = count(1)
+        self._ticks = count(1)
+
+    # Names and lifetimes
+
+    def create(self, owner: str, name: str | None = None, program: str = "") -> Context:
+        """An empty context. A name that is taken moves to it: the context that had it lives on without a name while a
+        program has it open, and is released when none has. Raises `LimitExceeded`."""
+        self._admit()
+        context = self._add(Context(self, next(self._ids), owner, None), program)
+        if name is not None:
+            self._unbind(owner, name)
+            self._bind(context, name)
+        return context
+
+    def lookup(self, owner: str, name: str, program: str = "") -> Context | None:
+        """The context of that name, which *program* then has open too."""
+        context = self._names.get((owner, name))
+        if context is not None:
+            context.programs.add(program)
+        return context
+
+    def fork(self, context: Context, name: str | None = None, program: str = "") -> Context:
+        """A context that equals *context*, buffer and transcript included, and goes its own way. O(pages).
+
+        All pages are shared, the partial one too: whoever writes to it first works on a copy. A pass under way on
+        *context* is not in the child. Raises `NameTaken` for a name that a running program has open, `LimitExceeded`.
+        """
+        self._admit()
+        if name is not None:
+            held = self._names.get((context.owner, name))
+            if held is not None and held.programs:
+                raise NameTaken(f"a context named {name!r} is in use; release it or choose another name")
+        child = Context(self, next(self._ids), context.owner, None)
+        self._share(context, child)
+        self._add(child, program)
+        if name is not None:
+            self._unbind(context.owner, name)
+            self._bind(child, name)
+        return child
+
+    def release(self, context: Context) -> None:
+        """Free the context and its name; passes on it end as `Cancelled`. May be repeated."""
+        if context.released:
+            return
+        context.released = True
+        for work in context.queue:
+            work.error = work.error or Cancelled("its context was released")
+        context.queue.clear()
+        self._drop_pages(context, 0)
+        self.contexts.pop(context.id, None)
+        self.scratch.pop(context.id, None)
+        if context.name is not None:
+            del self._names[context.owner, context.name]
+
+    def end_program(self, program: str) -> None:
+        """*program* is over: contexts that only it had open are released, but for named ones, which `lookup` finds."""
+        for context in list(self.contexts.values()):
+            if program in context.programs:
+                context.programs.discard(program)
+                if not context.programs and context.name is None:
+                    self.release(context)
+
+    def make_scratch(self, owner: str) -> Context:
+        """A context for one pass that was given none; it counts towards no limit and is in no list."""
+        context = Context(self, next(self._ids), owner, None)
+        self.scratch[context.id] = context
+        return context
+
+    def __len__(self) -> int:
+        return len(self.contexts)
+
+    def everything(self) -> Iterator[Context]:
+        yield from self.contexts.values()
+        yield from self.scratch.values()
+
+    def _admit(self) -> None:
+        if len(self.contexts) >= self.limits.max_contexts:
+            raise LimitExceeded(f"there are {self.limits.max_contexts} contexts already; release some")
+
+    def _add(self, context: Context, program: str) -> Context:
+        context.programs.add(program)
+        self.contexts[context.id] = context
+        self.touch(context)
+        return context
+
+    def _bind(self, context: Context, name: str) -> None:
+        context.name = name
+        self._names[context.owner, name] = context
+
+    def _unbind(self, owner: str, name: str) -> None:
+        held = self._names.get((owner, name))
+        if held is None:
+            return
+        if not held.programs:
+            self.release(held)
+            return
+        held.name = None
+        del self._names[owner, name]
+
+    def _share(self, context: Context, child: Context) -> None:
+        length = len(context.tokens)
+        child.computed = min(context.computed, length)
+        child.pages = context.pages[: self.limits.pages_for(child.computed)]
+        if context.part is not None:  # its copies are not made yet: the originals hold what the child must see
+            for original in context.part.originals:
+                if original.at < len(child.pages) and child.pages[original.at] == original.copy:
+                    child.pages[original.at] = original.page
+        for page in child.pages:
+            self.pool.hold(page)
+        child.keys = context.keys[: context.committed]
+        child.committed = context.committed
+        child.tokens = context.tokens[:]
+        child.positions = None if context.positions is None else context.positions[:length]
+        child.visible = dict(context.visible)
+        child.adapters = list(context.adapters)
+        child.rising, child.last, child.pinned_at = context.rising, context.last, context.pinned_at
+        child.manual = context.manual
+        child.buffered = list(context.buffered)
+        child.transcript = context.transcript
+
+    # Pages
+
+    def touch(self, context: Context) -> None:
+        context.last_used = next(self._ticks)
+
+    def extend(self, context: Context, pages: int) -> None:
+        """Add *pages* empty pages, which `make_room` has made sure of."""
+        context.pages.extend(self.pool.allocate(pages, context.pages[-1] if context.pages else None))
+
+    def trim(self, context: Context) -> None:
+        """Give back empty pages that were not asked for, and keys of pages that are no longer there."""
+        keep = max(self.limits.pages_for(context.computed), context.committed + context.reserved)
+        if len(context.pages) > keep:
+            self._drop_pages(context, keep)
+
+    def put_aside(self, context: Context) -> None:
+        """Take all pages of a context that is in no step; it will be computed again from its tokens when it must."""
+        self._drop_pages(context, 0)
+        context.computed = 0
+        context.reserved = 0
+        self.preemptions += 1
+
+    def _drop_pages(self, context: Context, keep: int) -> None:
+        dropped = context.pages[keep:]
+        context.pages = context.pages[:keep]  # a new list: a step may be reading the old one
+        for page in reversed(dropped):  # of a prefix the end is evicted first
+            self.pool.release(page)
+
+    def make_room(self, pages: int, *, keep: Context | None = None, claim: Claim | None = None) -> None:
+        """See to it that *pages* pages can be allocated, putting aside idle contexts and then weaker claims.
+
+        Raises `OutOfPages`, having put nothing aside, where that is not enough.
+        """
+        if pages <= self.pool.available:
+            return
+        gone: dict[int, int] = {}  # holds of each page that go with the chosen
+        chosen = []
+        gain = self.pool.available
+        for context in self._victims(keep, claim):
+            if gain >= pages:
+                break
+            chosen.append(context)
+            for page in context.pages:
+                gone[page] = gone.get(page, 0) + 1
+                gain += gone[page] == self.pool.holders[page]
+        if gain < pages:
+            raise OutOfPages(
+                f"{pages} more pages are needed; of {self.pool.total} only {gain} are free, cached or of contexts that"
+                " can be put aside; release contexts, or serve the model with more pages"
+            )
+        for context in chosen:  # one whose pages all stay with others need not lose them
+            if any(gone[page] == self.pool.holders[page] for page in context.pages):
+                self.put_aside(context)
+
+    def _victims(self, keep: Context | None, claim: Claim | None) -> list[Context]:
+        idle, waiting = [], []
+        for context in self.everything():
+            if context is keep or not context.pages or context.pinned or context.part is not None:
+                continue
+            if not context.queue:
+                idle.append(context)
+            elif claim is not None and context.queue[0].claim < claim:
+                waiting.append(context)
+        idle.sort(key=lambda context: context.last_used)
+        waiting.sort(key=lambda context: context.queue[0].claim)
+        return idle + waiting
+
+    # Keys
+
+    def page_key(
+        self,
+        context: Context,
+        index: int,
+        before: bytes | None,
+        tokens: array[int],
+        positions: Iterable[int],
+        visible: Mapping[int, Ranges],
+        adapters: Sequence[tuple[int, AdapterKey | None]],
+    ) -> bytes:
+        """The key of page *index* of *context*; *before* is that of the page before, None for the first page.
+
+        *tokens* and *positions* are the page's own, *visible* and *adapters* those of the whole sequence, as a context
+        holds them.
+        """
+        start, stop = index * self.page_size, (index + 1) * self.page_size
+        seen = [(slot, visible[slot]) for slot in range(start, stop) if slot in visible] if visible else []
+        if any(looks_forward(slot, slots) for slot, slots in seen):
+            return self.key_maker.private()  # its KV depends on what came in the same pass
+        if before is None:
+            before = self.key_maker.root(context.owner)
+        return self.key_maker.page(before, tokens, positions, seen, _runs_in(adapters, start, stop))
+
+    def commit_page(self, context: Context, *, private: bool = False) -> None:
+        """Commit the first uncommitted page of an idle context, which is full."""
+        index = len(context.keys)
+        start, stop = index * self.page_size, (index + 1) * self.page_size
+        before = context.keys[-1] if index else None
+        tokens, positions = context.tokens[start:stop], context.page_positions(index)
+        key = (
+            self.key_maker.private()
+            if private
+            else self.page_key(context, index, before, tokens, positions, context.visible, context.adapters)
+        )
+        context.keys.append(key)
+        if context.computed >= stop:
+            context.pages[index] = self.pool.publish(context.pages[index], key)
+
+
+def _runs_in(
+    adapters: Sequence[tuple[int, AdapterKey | None]], start: int, stop: int
+) -> list[tuple[int, AdapterKey | None]]:
+    """The runs of adapters between two slots, none where there is no adapter."""
+    runs: list[tuple[int, AdapterKey | None]] = []
+    for first, adapter in adapters:
+        if first <= start:
+            runs = [(start, adapter)]
+        elif first < stop:
+            runs.append((first, adapter))
+    return [] if all(adapter is None for _, adapter in runs) else runs
