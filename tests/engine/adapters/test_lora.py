@@ -71,25 +71,34 @@ def test_each_alone_is_the_merged_model(folders: list[Path]) -> None:
     torch.testing.assert_close(stack(x), plain, rtol=0, atol=2e-5)
 
 
+Everything = tuple[Stack, LoraStore, list[int], dict[int | None, Stack]]
+
+
+@pytest.fixture(scope="module")
+def everything(folders: list[Path]) -> Everything:
+    """The stack with all adapters loaded, their slots, and the merged models; None is the plain one."""
+    stack, _, store = served()
+    models: dict[int | None, Stack] = {index: merged(folder) for index, folder in enumerate(folders)}
+    models[None] = Stack().requires_grad_(False)
+    return stack, store, loaded(store, folders), models
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     segments=st.lists(st.tuples(st.integers(1, 4), st.sampled_from([None, 0, 1, 2, 3])), min_size=1, max_size=12),
     seed=st.integers(0, 1000),
 )
 def test_a_mixed_batch_is_each_row_alone(
-    folders: list[Path], segments: list[tuple[int, int | None]], seed: int
+    everything: Everything, segments: list[tuple[int, int | None]], seed: int
 ) -> None:
-    stack, _, store = served()
-    slots = loaded(store, folders)
-    models = [merged(folder) for folder in folders]
+    stack, store, slots, models = everything
     torch.manual_seed(seed)
     x = torch.randn(sum(count for count, _ in segments), HIDDEN)
     store.begin(plan(*((count, None if which is None else slots[which], 0) for count, which in segments)))
     result, start = stack(x), 0
     for count, which in segments:
         rows = slice(start, start + count)
-        expected = (Stack() if which is None else models[which])(x[rows])
-        torch.testing.assert_close(result[rows], expected.detach(), rtol=0, atol=2e-5)
+        torch.testing.assert_close(result[rows], models[which](x[rows]), rtol=0, atol=2e-5)
         start += count
 
 

@@ -15,6 +15,7 @@ from bakehouse.engine.adapters import peft, zo, zo_file
 from bakehouse.engine.adapters.base import AdapterStore, ZoParams
 from bakehouse.engine.adapters.peft import Delta
 from bakehouse.engine.adapters.route import Group, Linear, Product, Rows, Site, Work, group_rows
+from bakehouse.engine.adapters.strategy import check_params
 from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
 from bakehouse.engine.plan.step import StepPlan
 
@@ -111,7 +112,7 @@ class LoraStore(AdapterStore):
 
     def initialize_zo(self, slot: int, params: ZoParams) -> None:
         self._of(slot)
-        zo.check_params(params, self._max_rank)
+        check_params(params, self._max_rank)
         self._put_state(slot, zo.start(params, self._layer_sites(), self._dtype, self._random))
 
     def update_zo(self, slot: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> None:
@@ -186,7 +187,7 @@ class LoraStore(AdapterStore):
         if not zo_file.is_there(path):
             return None
         params = zo_file.read_params(path)
-        zo.check_params(params, self._max_rank)
+        check_params(params, self._max_rank)
         return zo_file.read(path, params, self._layer_sites(), deltas)
 
 

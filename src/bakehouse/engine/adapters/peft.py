@@ -136,7 +136,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU. Raises `BadRequest` where it is damaged."""
     try:
-        with safe_open(file, framework="pt") as opened:  # type: ignore[no-untyped-call]
+        with safe_open(file, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as problem:
         raise BadRequest.at("path", f"{file}: {problem}") from None

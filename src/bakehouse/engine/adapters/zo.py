@@ -21,30 +21,17 @@ from torch import Tensor
 from bakehouse.engine.adapters import philox
 from bakehouse.engine.adapters.base import ZoParams
 from bakehouse.engine.adapters.peft import Delta
-from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.adapters.strategy import (
+    EPS,
+    MAX_VARIANCE,
+    MIN_VARIANCE,
+    Constants,
+    best_first,
+    check_generation,
+)
 
-MIN_SIGMA = 1e-7
-MIN_VARIANCE = 1e-8
-MAX_VARIANCE = 1e4
-_EPS = 1e-12
 #: What is added to layer number and seed for the blocks q, k, v.
 BLOCK_OFFSETS = (0, 100, 200)
-
-
-def check_params(params: ZoParams, max_rank: int) -> None:
-    """Raises `BadRequest`."""
-    for name, value, least in (("rank", params.rank, 1), ("population", params.population, 1)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise BadRequest.at(name, f"must be an integer of {least} or more, not {value!r}")
-    if params.rank > max_rank:
-        raise BadRequest.at("rank", f"this engine takes adapters of rank {max_rank} or less")
-    for name, number in (("alpha", params.alpha), ("mu_fraction", params.mu_fraction), ("sigma", params.sigma)):
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-            raise BadRequest.at(name, f"must be a finite number, not {number!r}")
-    if not 0 < params.mu_fraction <= 1:
-        raise BadRequest.at("mu_fraction", "must be above 0 and at most 1")
-    if params.sigma <= 0:
-        raise BadRequest.at("sigma", "must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,64 +118,14 @@ def _fresh(params: ZoParams, site: LayerSite, dtype: torch.dtype, random: torch.
     return LayerState(site, down.to(dtype), up, params.sigma, Paths.start(down), Paths.start(up))
 
 
-@dataclass(frozen=True, slots=True)
-class Constants:
-    """The strategy's numbers for ``size`` weights; names as in the tutorial."""
-
-    weights: tuple[float, ...]
-    mueff: float
-    cc: float
-    cs: float
-    c1: float
-    cmu: float
-    damps: float
-    chi: float
-    size: int
-
-    @classmethod
-    def of(cls, params: ZoParams, size: int) -> Constants:
-        mu = max(1, math.floor(params.population * params.mu_fraction))
-        raw = [math.log(mu + 0.5) - math.log(i) for i in range(1, mu + 1)]
-        weights = tuple(w / sum(raw) for w in raw)
-        mueff = 1 / sum(w * w for w in weights)
-        cs = (mueff + 2) / (size + mueff + 5)
-        c1 = 2 / ((size + 1.3) ** 2 + mueff)
-        return cls(
-            weights=weights,
-            mueff=mueff,
-            cc=(4 + mueff / size) / (size + 4 + 2 * mueff / size),
-            cs=cs,
-            c1=c1,
-            cmu=min(1 - c1, 2 * (mueff - 2 + 1 / mueff) / ((size + 2) ** 2 + mueff)),
-            damps=1 + 2 * max(0.0, math.sqrt(max(0.0, mueff - 1) / (size + 1)) - 1) + cs,
-            chi=math.sqrt(size) * (1 - 1 / (4 * size) + 1 / (21 * size * size)),
-            size=size,
-        )
-
-
 def update(state: State, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> State:
     """One generation. Higher scores are better; of equal ones the earlier counts as better.
 
     Raises `BadRequest` unless there are exactly ``population`` finite scores and as many 64-bit seeds.
     """
-    _check_generation(state.params, scores, seeds, max_sigma)
-    order = sorted(range(len(scores)), key=lambda k: -scores[k])
-    best = [seeds[k] for k in order]
+    check_generation(state.params, scores, seeds, max_sigma)
+    best = best_first(scores, seeds)
     return replace(state, layers=tuple(_updated(layer, state.params, best, max_sigma) for layer in state.layers))
-
-
-def _check_generation(params: ZoParams, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> None:
-    for name, values in (("scores", scores), ("seeds", seeds)):
-        if len(values) != params.population:
-            raise BadRequest.at(name, f"exactly {params.population} are needed, the population, not {len(values)}")
-    for index, score in enumerate(scores):
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise BadRequest.at(f"scores[{index}]", f"must be a finite number, not {score!r}")
-    for index, seed in enumerate(seeds):
-        if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-            raise BadRequest.at(f"seeds[{index}]", f"must be a signed 64-bit integer, not {seed!r}")
-    if isinstance(max_sigma, bool) or not isinstance(max_sigma, int | float) or not math.isfinite(max_sigma):
-        raise BadRequest.at("max_sigma", f"must be a finite number, 0 or less for no bound, not {max_sigma!r}")
 
 
 def _updated(layer: LayerState, params: ZoParams, best: Sequence[int], max_sigma: float) -> LayerState:
@@ -196,18 +133,17 @@ def _updated(layer: LayerState, params: ZoParams, best: Sequence[int], max_sigma
     moves = _weighted(layer, k, best)
     before, olds = (layer.down, layer.up), (layer.of_down, layer.of_up)
     means = [(mean.float() + move).to(mean.dtype) for mean, (move, _) in zip(before, moves, strict=True)]
-    steps = [(new.float() - old.float()) / (layer.sigma + _EPS) for new, old in zip(means, before, strict=True)]
+    steps = [(new.float() - old.float()) / (layer.sigma + EPS) for new, old in zip(means, before, strict=True)]
     gain = math.sqrt(k.cs * (2 - k.cs) * k.mueff)
     paths = [
-        (1 - k.cs) * old.step + gain * step / (old.variance.sqrt() + _EPS)
-        for old, step in zip(olds, steps, strict=True)
+        (1 - k.cs) * old.step + gain * step / (old.variance.sqrt() + EPS) for old, step in zip(olds, steps, strict=True)
     ]
     length = math.hypot(*(float(torch.linalg.vector_norm(path)) for path in paths))
     news = [
         _moved(old, path, step, squares, k, length)
         for old, path, step, (_, squares) in zip(olds, paths, steps, moves, strict=True)
     ]
-    return LayerState(layer.site, means[0], means[1], _sigma(layer.sigma, k, length, max_sigma), news[0], news[1])
+    return LayerState(layer.site, means[0], means[1], k.sigma(layer.sigma, length, max_sigma), news[0], news[1])
 
 
 def _weighted(layer: LayerState, k: Constants, best: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
@@ -221,15 +157,9 @@ def _weighted(layer: LayerState, k: Constants, best: Sequence[int]) -> list[tupl
 
 
 def _moved(old: Paths, path: Tensor, step: Tensor, squares: Tensor, k: Constants, length: float) -> Paths:
-    straight = 1.0 if length < (1.4 + 2 / (k.size + 1)) * k.chi else 0.0
-    rank_one = (1 - k.cc) * old.rank_one + straight * math.sqrt(k.cc * (2 - k.cc) * k.mueff) * step
+    rank_one = (1 - k.cc) * old.rank_one + k.straight(length) * math.sqrt(k.cc * (2 - k.cc) * k.mueff) * step
     variance = (1 - k.c1 - k.cmu) * old.variance + k.c1 * rank_one.square() + k.cmu * squares
     return Paths(path, rank_one, variance.clamp_(MIN_VARIANCE, MAX_VARIANCE))
-
-
-def _sigma(sigma: float, k: Constants, length: float, max_sigma: float) -> float:
-    grown = max(sigma * math.exp(k.cs / k.damps * (length / k.chi - 1)), MIN_SIGMA)
-    return min(grown, max_sigma) if max_sigma > 0 else grown
 
 
 def deltas_of(state: State, dtype: torch.dtype, seed: int | None = None) -> dict[str, Delta]:

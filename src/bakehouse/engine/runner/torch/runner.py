@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bakehouse.engine.adapters.base import AdapterStore
+from bakehouse.engine.adapters.lora import LoraStore
 from bakehouse.engine.errors import ModelRefused
 from bakehouse.engine.params import SamplerKind
 from bakehouse.engine.plan.step import Readout, ReadoutResult, StepPlan
@@ -78,7 +79,15 @@ class TorchRunner(Runner):
         self._no_mask = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
         self._pool: KVPool | None = None
         self._sampler = TorchSampler()
-        self.adapters: AdapterStore | None = None
+        self.adapters: AdapterStore | None = LoraStore(
+            self.linears,
+            dtype=dtype,
+            device=device,
+            capacity=spec.max_adapters,
+            max_rank=spec.max_adapter_rank,
+            base=spec.source,
+            seed=spec.seed,
+        )
         self.shape = ModelShape(
             architecture=type(model).__name__,
             vocab_size=model.vocab_size if isinstance(getattr(model, "vocab_size", None), int) else text.vocab_size,
@@ -142,6 +151,7 @@ class TorchRunner(Runner):
             layer.pool = None
         self.base = nn.Identity()
         self.linears = []
+        self.adapters = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
