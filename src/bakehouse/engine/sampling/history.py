@@ -18,13 +18,17 @@ Reals = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One entry per id that a row's sequence holds: its place in the flat logits, and what its row asks for."""
+    """Ids that a sequence holds, as places in the flat logits, each once: what was generated, and how often, and what
+    was in the prompt where the repetition penalty asks for it. An id may be in both. Per place what its row asks for.
+    """
 
     places: Ints
     counts: Reals
     repetition: Reals
     frequency: Reals
     presence: Reals
+    prompt_places: Ints
+    prompt_repetition: Reals
 
 
 class Histories:
@@ -36,34 +40,42 @@ class Histories:
 
     def seen(self, readouts: Sequence[tuple[int, Readout]], vocab_size: int) -> Seen:
         """Of (row, readout) pairs, for logits [rows, *vocab_size*]. Ids that the model does not have are left out."""
-        written = [row * vocab_size + self._ids(readout.generated, vocab_size) for row, readout in readouts]
-        generated, counts = np.unique(np.concatenate(written), return_counts=True)
-        read = [row * vocab_size + self._prompt(readout.prompt, vocab_size) for row, readout in readouts]
-        places = np.union1d(generated, np.concatenate(read))
-        by_place = np.zeros(places.size, np.float32)
-        by_place[np.searchsorted(places, generated)] = counts
+        written = [row * vocab_size + _ids(readout.generated, vocab_size) for row, readout in readouts]
+        places, counts = np.unique(np.concatenate(written), return_counts=True)
         which = np.searchsorted([row for row, _ in readouts], places // vocab_size)
-        penalties = [readout.penalties for _, readout in readouts]
-        repetition, frequency, presence = (
-            np.array([getattr(each, name) for each in penalties], np.float32)[which]
-            for name in ("repetition", "frequency", "presence")
+        asked = [readout.penalties for _, readout in readouts]
+        repetition = np.array([each.repetition for each in asked], np.float32)
+        read = [
+            row * vocab_size + self._prompt(r.prompt, vocab_size) if r.penalties.repetition != 1 else _NONE
+            for row, r in readouts
+        ]
+        return Seen(
+            places=places,
+            counts=counts.astype(np.float32),
+            repetition=repetition[which],
+            frequency=np.array([each.frequency for each in asked], np.float32)[which],
+            presence=np.array([each.presence for each in asked], np.float32)[which],
+            prompt_places=np.concatenate(read),
+            prompt_repetition=np.repeat(repetition, [len(places) for places in read]),
         )
-        return Seen(places, by_place, repetition, frequency, presence)
 
     def _prompt(self, tokens: Sequence[int], vocab_size: int) -> Ints:
         held = self._prompts.get(id(tokens))
         if held is None or held[0] is not tokens:
             if len(self._prompts) >= self._kept:
                 self._prompts.pop(next(iter(self._prompts)))
-            held = (tokens, np.unique(self._ids(tokens, vocab_size)))
+            held = (tokens, np.unique(_ids(tokens, vocab_size)))
             if isinstance(tokens, tuple):  # what may still grow is not kept
                 self._prompts[id(tokens)] = held
         return held[1]
 
-    @staticmethod
-    def _ids(tokens: Sequence[int], vocab_size: int) -> Ints:
-        ids = np.asarray(tokens, np.int64)
-        return ids if not ids.size or ids.max() < vocab_size else ids[ids < vocab_size]
+
+_NONE: Ints = np.zeros(0, np.int64)
+
+
+def _ids(tokens: Sequence[int], vocab_size: int) -> Ints:
+    ids = np.asarray(tokens, np.int64)
+    return ids if not ids.size or ids.max() < vocab_size else ids[ids < vocab_size]
 
 
 def biases(readouts: Sequence[tuple[int, Readout]], vocab_size: int) -> tuple[Ints, Reals, dict[int, BadRequest]]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -58,7 +60,7 @@ class TorchSampler:
             logits, refused = self._processed(logits, readouts)
         elif logged or not groups.greedy:
             logits = logits.float()
-        best, tokens = logits.max(dim=1)
+        best, tokens = on_rows.best(logits)
         if not groups.greedy:
             tokens = drawn(logits, best[:, None], tokens, groups, readouts)
         columns = [tokens.double(), best.double()]
@@ -107,13 +109,20 @@ def _untouched(readouts: Sequence[Readout]) -> bool:
 
 
 def _penalise(flat: Tensor, seen: Seen) -> None:
-    places, counts, repetition, frequency, presence = (
-        torch.from_numpy(part).to(flat.device)
-        for part in (seen.places, seen.counts, seen.repetition, seen.frequency, seen.presence)
-    )
-    values = flat[places]
-    values = torch.where(values > 0, values / repetition, values * repetition)
-    flat[places] = values - frequency * counts - presence * (counts > 0)
+    """In place. Generated ids are read before prompts change them, and written after."""
+
+    def on_device(part: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(part).to(flat.device)
+
+    places, counts = on_device(seen.places), on_device(seen.counts)
+    values = _repeated(flat[places], on_device(seen.repetition))
+    prompt_places = on_device(seen.prompt_places)
+    flat[prompt_places] = _repeated(flat[prompt_places], on_device(seen.prompt_repetition))
+    flat[places] = values - on_device(seen.frequency) * counts - on_device(seen.presence)
+
+
+def _repeated(values: Tensor, penalty: Tensor) -> Tensor:
+    return torch.where(values > 0, values / penalty, values * penalty)
 
 
 def _mask(logits: Tensor, masked: list[tuple[int, bytes]]) -> None:
@@ -134,7 +143,7 @@ def _mask(logits: Tensor, masked: list[tuple[int, bytes]]) -> None:
 def _logs(logits: Tensor, best: Tensor, tokens: Tensor, top: int) -> Tensor:
     """[n, 1 + 2 * top] float64: the token's log-probability, the likeliest ids and theirs."""
     best = best[:, None]
-    total = on_rows.totals(on_rows.relative(logits, best, torch.ones_like(best))).log_()
+    total = on_rows.totals(on_rows.relative(logits, best)).log_()
     ids = torch.cat((tokens[:, None], on_rows.best_ids(logits, top)), 1) if top else tokens[:, None]
     logs = logits.gather(1, ids).double() - best.double() - total
     return torch.cat((logs[:, :1], ids[:, 1:].double(), logs[:, 1:]), 1)
@@ -175,7 +184,7 @@ def _distributions(logits: Tensor, rows: list[int], readouts: Sequence[Readout])
     probs = weights / on_rows.totals(weights).float()
     wanted = [sampler.entries or logits.shape[1] for sampler in samplers]
     few = max(wanted) <= FEW
-    ids = on_rows.best_ids(logits, max(wanted)) if few else logits.sort(dim=1, descending=True, stable=True).indices
+    ids = on_rows.best_ids(logits, max(wanted)) if few else on_rows.all_ids(logits)
     allowed = (logits.gather(1, ids) > -torch.inf).sum(1)
     every_id = ids.to(torch.int32).cpu().numpy().astype(np.uint32)
     every_prob = probs.gather(1, ids).cpu().numpy()

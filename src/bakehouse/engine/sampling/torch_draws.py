@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +15,8 @@ from bakehouse.engine.sampling.rng import uniform
 
 #: Up to so many ids are ranked by blocks; above, the whole row is sorted.
 FEW = 1024
-#: How many of the most likely ids are looked at before a row is sorted for top_p.
-_NUCLEUS = 512
+#: How many of the most likely ids are looked at, one after the other, before a row is sorted.
+_FIRST = (64, 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,7 @@ class Draws:
     top_p: Tensor
     min_p: Tensor
     most: int  # the largest top_k
-    has_top_k: bool
-    has_min_p: bool
+    has_top_p: bool
 
     @classmethod
     def of(cls, picked: list[tuple[int, Sampler]], size: int, device: torch.device) -> Draws | None:
@@ -48,9 +46,12 @@ class Draws:
             top_p=top_p,
             min_p=min_p,
             most=max(top for _, top, _, _ in columns),
-            has_top_k=any(top < size for _, top, _, _ in columns),
-            has_min_p=any(s.min_p > 0 for _, s in picked),
+            has_top_p=any(s.top_p < 1 for _, s in picked),
         )
+
+    def at(self, rows: Tensor) -> Draws:
+        parts = {name: getattr(self, name)[rows] for name in ("temperature", "top_k", "top_p", "min_p")}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Groups:
     dists: list[int]
     plain: Draws | None  # no rank matters
     few: Draws | None  # a small top_k, perhaps more
-    wide: Draws | None  # top_p, or a large top_k
+    wide: Draws | None  # top_p or min_p
+    whole: Draws | None  # a large top_k, perhaps more
 
     def fits(self, readouts: Sequence[Readout]) -> bool:
         """The very same samplers, in order."""
@@ -71,7 +73,7 @@ class Groups:
 
     @property
     def greedy(self) -> bool:
-        return not self.dists and self.plain is None and self.few is None and self.wide is None
+        return not self.dists and self.plain is self.few is self.wide is self.whole is None
 
 
 def _top_k(sampler: Sampler, size: int) -> int:
@@ -79,18 +81,17 @@ def _top_k(sampler: Sampler, size: int) -> int:
 
 
 def group(samplers: list[Sampler], size: int, device: torch.device) -> Groups:
-    plain, few, wide = [], [], []
+    plain: list[tuple[int, Sampler]] = []
+    few, wide, whole = plain.copy(), plain.copy(), plain.copy()
     for row, sampler in enumerate(samplers):
         if sampler.greedy or not sampler.yields_token:
             continue
-        if _top_k(sampler, size) < size and sampler.top_k <= FEW:
-            few.append((row, sampler))
-        elif sampler.top_p < 1 or _top_k(sampler, size) < size:
-            wide.append((row, sampler))
+        if _top_k(sampler, size) < size:
+            (few if sampler.top_k <= FEW else whole).append((row, sampler))
         else:
-            plain.append((row, sampler))
+            (wide if sampler.top_p < 1 or sampler.min_p > 0 else plain).append((row, sampler))
     dists = [row for row, sampler in enumerate(samplers) if sampler.kind is SamplerKind.DIST]
-    return Groups(samplers, dists, *(Draws.of(picked, size, device) for picked in (plain, few, wide)))
+    return Groups(samplers, dists, *(Draws.of(picked, size, device) for picked in (plain, few, wide, whole)))
 
 
 def rows_of(values: Tensor, rows: list[int]) -> Tensor:
@@ -99,9 +100,15 @@ def rows_of(values: Tensor, rows: list[int]) -> Tensor:
 
 
 def drawn(logits: Tensor, best: Tensor, tokens: Tensor, groups: Groups, readouts: Sequence[Readout]) -> Tensor:
-    """*tokens*, with what is not greedy drawn."""
+    """*tokens*, with what is not greedy drawn. *best* is [n, 1], float32."""
     numbers = torch.from_numpy(uniform([r.seed for r in readouts], [r.draw for r in readouts])).to(logits.device)
-    for draws, path in ((groups.plain, _draw_plain), (groups.few, _draw_few), (groups.wide, _draw_wide)):
+    paths = (
+        (groups.plain, _draw_plain),
+        (groups.few, _draw_few),
+        (groups.wide, _draw_wide),
+        (groups.whole, _draw_whole),
+    )
+    for draws, path in paths:
         if draws is None:
             continue
         found = path(rows_of(logits, draws.rows), rows_of(best, draws.rows), draws, rows_of(numbers, draws.rows))
@@ -112,43 +119,57 @@ def drawn(logits: Tensor, best: Tensor, tokens: Tensor, groups: Groups, readouts
 
 
 def _draw_plain(logits: Tensor, best: Tensor, draws: Draws, numbers: Tensor) -> Tensor:
-    weights = on_rows.relative(logits, best, draws.temperature)
-    return on_rows.draw(_at_least(weights, draws), numbers)
+    return on_rows.draw(on_rows.relative(logits, best, draws.temperature), numbers)
 
 
 def _draw_few(logits: Tensor, best: Tensor, draws: Draws, numbers: Tensor) -> Tensor:
     ids = on_rows.best_ids(logits, draws.most)
-    weights = on_rows.relative(logits.gather(1, ids).double(), best, draws.temperature)
-    weights.masked_fill_(torch.arange(ids.shape[1], device=ids.device) >= draws.top_k, 0)
-    weights *= on_rows.nucleus(weights, weights.sum(1, keepdim=True), draws.top_p)
-    return on_rows.draw_among(ids, _at_least(weights, draws), numbers)
+    weights = _ranked_weights(logits, best, draws, ids)
+    return on_rows.draw_among(ids, _filtered(weights, weights.sum(1, keepdim=True), draws), numbers)
 
 
 def _draw_wide(logits: Tensor, best: Tensor, draws: Draws, numbers: Tensor) -> Tensor:
-    """Tries the most likely ids first, which mostly spares sorting all; on a GPU sorting is cheaper than asking."""
-    weights = on_rows.relative(logits, best, draws.temperature)
-    if logits.is_cuda or draws.has_top_k:
-        return _draw_sorted(logits, weights, draws, numbers, slice(None))
-    ids = on_rows.best_ids(logits, _NUCLEUS)
-    total = on_rows.totals(weights)
-    few = weights.gather(1, ids).double()
-    enough = few.sum(1, keepdim=True) >= draws.top_p * total
-    few *= on_rows.nucleus(few, total, draws.top_p)
-    tokens = on_rows.draw_among(ids, _at_least(few, draws), numbers)
-    rest = (~enough[:, 0]).nonzero()[:, 0]
-    if rest.numel():
-        tokens[rest] = _draw_sorted(logits[rest], weights[rest], draws, numbers[rest], rest)
+    """The most likely ids first, and all of them only for rows that need it. A GPU sorts faster than it answers."""
+    total = torch.zeros(len(logits), 1, dtype=torch.float64, device=logits.device)
+    if draws.has_top_p:
+        total = on_rows.totals(on_rows.relative(logits, best, draws.temperature))
+    tokens = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    rest = torch.arange(len(logits), device=logits.device)
+    for count in () if logits.is_cuda else _FIRST:
+        ids = on_rows.best_ids(logits, count)
+        weights = _ranked_weights(logits, best, draws, ids)
+        enough = _enough(weights, total, draws)
+        tokens[rest] = on_rows.draw_among(ids, _filtered(weights, total, draws), numbers)
+        if bool(enough.all()):
+            return tokens
+        lacking = (~enough).nonzero()[:, 0]
+        rest, total, numbers = rest[lacking], total[lacking], numbers[lacking]
+        logits, best, draws = logits[lacking], best[lacking], draws.at(lacking)
+    tokens[rest] = _draw_whole(logits, best, draws, numbers)
     return tokens
 
 
-def _draw_sorted(logits: Tensor, weights: Tensor, draws: Draws, numbers: Tensor, rows: Any) -> Tensor:
-    ids = logits.sort(dim=1, descending=True, stable=True).indices
-    ranked = weights.gather(1, ids).double()
-    ranked.masked_fill_(torch.arange(ids.shape[1], device=ids.device) >= draws.top_k[rows], 0)
-    ranked *= on_rows.nucleus(ranked, ranked.sum(1, keepdim=True), draws.top_p[rows])
-    kept = torch.zeros_like(weights).scatter_(1, ids, ranked.to(weights.dtype))
-    return on_rows.draw(_at_least(kept, draws, rows), numbers)
+def _draw_whole(logits: Tensor, best: Tensor, draws: Draws, numbers: Tensor) -> Tensor:
+    ids = on_rows.all_ids(logits)
+    weights = _ranked_weights(logits, best, draws, ids)
+    weights = _filtered(weights, weights.sum(1, keepdim=True), draws)
+    return on_rows.draw(torch.zeros_like(logits).scatter_(1, ids, weights.to(logits.dtype)), numbers)
 
 
-def _at_least(weights: Tensor, draws: Draws, rows: Any = slice(None)) -> Tensor:
-    return weights.masked_fill_(weights < draws.min_p[rows], 0) if draws.has_min_p else weights
+def _ranked_weights(logits: Tensor, best: Tensor, draws: Draws, ids: Tensor) -> Tensor:
+    """float64, relative to the largest; 0 beyond top_k. *ids* are in order, best first."""
+    weights = on_rows.relative(logits.gather(1, ids).double(), best, draws.temperature)
+    return weights.masked_fill_(torch.arange(ids.shape[1], device=ids.device) >= draws.top_k, 0)
+
+
+def _filtered(weights: Tensor, total: Tensor, draws: Draws) -> Tensor:
+    """*weights*, best first, after top_p and min_p, in place."""
+    if draws.has_top_p:
+        weights *= on_rows.nucleus(weights, total, draws.top_p)
+    return weights.masked_fill_(weights < draws.min_p, 0)
+
+
+def _enough(weights: Tensor, total: Tensor, draws: Draws) -> Tensor:
+    """By row: does every id that stays have its weight among *weights*, which are the largest?"""
+    by_top_p = (draws.top_p < 1) & (weights.sum(1, keepdim=True) >= draws.top_p * total)
+    return (by_top_p | (weights[:, -1:] < draws.min_p))[:, 0]

@@ -6,14 +6,14 @@ draws from the sums of blocks and then from one block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-#: Ids per block when ranking, and when summing.
-_RANK_BLOCK = 64
-_SUM_BLOCK = 512
+#: Ids per block when summing and when looking for the best one.
+_BLOCK = 512
 _LAST = torch.iinfo(torch.int64).min
 
 
@@ -24,6 +24,19 @@ def order_keys(values: Tensor, ids: Tensor) -> Tensor:
     return (rising.to(torch.int64) << 32) | (0xFFFFFFFF - ids)
 
 
+def best(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of each row and the lowest id that has it, [n] each; NaN where a row has one."""
+    size = logits.shape[1]
+    if logits.is_cuda or size < 2 * _BLOCK:
+        values, ids = logits.max(dim=1)
+        return values, ids
+    # Several times as fast on a CPU as `max` with indices over the whole row.
+    values, block = _by_block(logits, _BLOCK, torch.amax).max(dim=1, keepdim=True)
+    ids = (block * _BLOCK + torch.arange(_BLOCK, device=logits.device)).clamp_(max=size - 1)
+    inside = logits.gather(1, ids).argmax(dim=1, keepdim=True)
+    return values[:, 0], ids.gather(1, inside)[:, 0]
+
+
 def best_ids(logits: Tensor, count: int) -> Tensor:
     """The *count* most likely ids of each row, best first, equal ones by id: [n, min(count, vocabulary)].
 
@@ -31,13 +44,24 @@ def best_ids(logits: Tensor, count: int) -> Tensor:
     """
     size = logits.shape[1]
     count = min(count, size)
-    if count * _RANK_BLOCK * 2 > size:
+    block = max(8, min(64, 1 << (math.isqrt(size // count).bit_length())))
+    if count * block * 2 > size:
         return _best_of(logits, torch.arange(size, device=logits.device).expand_as(logits), count)
-    blocks = _by_block(logits, _RANK_BLOCK, torch.amax)
-    numbers = torch.arange(blocks.shape[1], device=logits.device).expand_as(blocks)
-    inside = torch.arange(_RANK_BLOCK, device=logits.device)
-    ids = (_best_of(blocks, numbers, count)[:, :, None] * _RANK_BLOCK + inside).flatten(1)
+    bests = _by_block(logits, block, torch.amax)
+    numbers = torch.arange(bests.shape[1], device=logits.device).expand_as(bests)
+    inside = torch.arange(block, device=logits.device)
+    ids = (_best_of(bests, numbers, count)[:, :, None] * block + inside).flatten(1)
     return _best_of(logits.gather(1, ids.clamp(max=size - 1)), ids, count, size)
+
+
+def all_ids(logits: Tensor) -> Tensor:
+    """All ids of each row in that order, [n, vocabulary]."""
+    if logits.is_cuda:
+        return logits.sort(dim=1, descending=True, stable=True).indices
+    # numpy sorts integers with vector instructions, several times as fast as torch sorts floats.
+    keys = ~order_keys(logits, torch.arange(logits.shape[1]))
+    keys.numpy().sort(axis=1)
+    return keys.bitwise_and_(0xFFFFFFFF)
 
 
 def _best_of(values: Tensor, ids: Tensor, count: int, size: int | None = None) -> Tensor:
@@ -60,24 +84,25 @@ def _by_block(values: Tensor, block: int, reduce: Callable[..., Tensor]) -> Tens
 
 def totals(weights: Tensor) -> Tensor:
     """The sum of each row in float64, [n, 1]."""
-    return _by_block(weights, _SUM_BLOCK, torch.sum).double().sum(1, keepdim=True)
+    return _by_block(weights, _BLOCK, torch.sum).double().sum(1, keepdim=True)
 
 
-def relative(logits: Tensor, best: Tensor, temperature: Tensor) -> Tensor:
-    """Probabilities relative to the largest; *best* and *temperature* are [n, 1]. A tensor of its own."""
-    return (logits - best).div_(temperature).exp_()
+def relative(logits: Tensor, best: Tensor, temperature: Tensor | None = None) -> Tensor:
+    """Probabilities relative to the largest; *best* and *temperature* (absent: 1) are [n, 1]. A tensor of its own."""
+    shifted = logits - best
+    return (shifted if temperature is None else shifted.div_(temperature)).exp_()
 
 
 def draw(weights: Tensor, numbers: Tensor) -> Tensor:
     """By row the first id at which summed *weights* exceed *numbers* [n] (float64, in [0, 1)) times their total."""
-    sums = _by_block(weights, _SUM_BLOCK, torch.sum).double().cumsum(1)
+    sums = _by_block(weights, _BLOCK, torch.sum).double().cumsum(1)
     target = _below(numbers[:, None] * sums[:, -1:], sums[:, -1:])
     block = (sums <= target).sum(1, keepdim=True).clamp_(max=sums.shape[1] - 1)
     before = torch.cat((torch.zeros_like(sums[:, :1]), sums), 1).gather(1, block)
-    ids = block * _SUM_BLOCK + torch.arange(_SUM_BLOCK, device=weights.device)
+    ids = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)
     inside = weights.gather(1, ids.clamp(max=weights.shape[1] - 1)).double()
     summed = inside.masked_fill_(ids >= weights.shape[1], 0).cumsum(1)
-    return block[:, 0] * _SUM_BLOCK + _first_above(summed, target - before)
+    return block[:, 0] * _BLOCK + _first_above(summed, target - before)
 
 
 def draw_among(ids: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:
