@@ -30,12 +30,14 @@ class Transcript:
     """``turns`` in order; ``held`` is text that waits for the next turn; ``plain`` once raw tokens came between.
 
     ``tail``: ids that were generated, filled or sealed since the last turn, kept by `wrote` until the next turn.
+    ``started``: a turn has given ids, so the context is not empty.
     """
 
     turns: tuple[Turn, ...] = ()
     held: str = ""
     plain: bool = False
     tail: tuple[int, ...] = ()
+    started: bool = False
 
     def wrote(self, tokens: Sequence[int]) -> Transcript:
         """This one after raw ids came: generated, filled, or the end of a turn by `seal`.

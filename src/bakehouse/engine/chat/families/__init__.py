@@ -1,0 +1,1 @@
+"""One file per family of models, holding what differs; `registry` lists them."""
