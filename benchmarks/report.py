@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import sqlite3
+import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +19,8 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results"
 OURS = "Bakehouse"
 Row = list[str]
+#: A title, the names of the columns, the rows.
+Section = tuple[str, Row, list[Row]]
 
 TARGETS = {
     "tasks_64": ("no-op tasks/s at 64 callers", 1800.0, "at least"),
@@ -40,6 +44,12 @@ def machine() -> dict[str, Any]:
         "load_before": [round(value, 2) for value in psutil.getloadavg()],
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def commit() -> str:
+    """The tree that is measured, as git names it."""
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, check=False)
+    return told.stdout.decode().strip() or "unknown"
 
 
 def task_rows(run: dict[str, Any]) -> list[Row]:
@@ -102,7 +112,7 @@ STREAM_HEAD = ["streams", "updates/s", "delivered", "MB", "terminal events", "se
 AIM_HEAD = ["aim", "wanted", "measured", ""]
 
 
-def sections(run: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
+def sections(run: dict[str, Any]) -> list[Section]:
     found = [
         ("One no-op call per request", TASK_HEAD, task_rows(run)),
         ("Processor time of one task of ours", CPU_HEAD, cpu_rows(run)),
@@ -116,13 +126,26 @@ def sections(run: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
 
 
 def show(run: dict[str, Any], console: Console) -> None:
-    for title, head, rows in sections(run):
+    draw(sections(run), console)
+
+
+def draw(found: list[Section], console: Console) -> None:
+    for title, head, rows in found:
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(head):
             table.add_column(column, no_wrap=number == 0)
         for row in rows:
             table.add_row(*row)
         console.print(table)
+
+
+def tables(found: list[Section]) -> list[str]:
+    """The lines of *found* in Markdown."""
+    lines = []
+    for title, head, rows in found:
+        lines += ["", f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return lines
 
 
 def markdown(run: dict[str, Any]) -> str:
@@ -138,16 +161,13 @@ def markdown(run: dict[str, Any]) -> str:
         "Generators, servers and workers share the cores. Latencies are those of one call from request to result. "
         "The last column is what other programs used of the cores right before: rows compare only where it is small.",
     ]
-    for title, head, rows in sections(run):
-        lines += ["", f"## {title}", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *tables(sections(run))]) + "\n"
 
 
-def write(run: dict[str, Any]) -> tuple[Path, Path]:
-    """Write ``tasks.md`` and ``tasks.json``; returns their paths."""
+def write(run: dict[str, Any], name: str = "tasks", text_of: Callable[[dict[str, Any]], str] = markdown) -> list[Path]:
+    """Write ``NAME.md`` and ``NAME.json``; returns their paths."""
     RESULTS.mkdir(exist_ok=True)
-    text, data = RESULTS / "tasks.md", RESULTS / "tasks.json"
-    text.write_text(markdown(run))
+    text, data = RESULTS / f"{name}.md", RESULTS / f"{name}.json"
+    text.write_text(text_of(run))
     data.write_text(json.dumps(run, indent=1) + "\n")
-    return text, data
+    return [text, data]

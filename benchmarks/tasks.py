@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.measure_ours import Ours
 from benchmarks.measure_peers import MEASURES, measure
-from benchmarks.processes import ROOT, settle
+from benchmarks.processes import settle
 
 console = Console(stderr=True)
 
@@ -70,12 +69,9 @@ def measure_ours(run: dict[str, Any], chosen: argparse.Namespace) -> None:
 
 def main() -> None:
     chosen = options()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
     run: dict[str, Any] = {
         "machine": report.machine(),
-        "commit": commit.stdout.strip() or "unknown",
+        "commit": report.commit(),
         "seconds": chosen.seconds,
         "database": "PostgreSQL" if chosen.database else "SQLite, WAL, synchronous=FULL",
         "busy": {},

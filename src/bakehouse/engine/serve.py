@@ -162,7 +162,7 @@ class Client:
             return
         if call.method == "close":
             self._sessions.pop(call.session, None)
-        self.put(["r", call.id, wire.result_body(await getattr(target, call.method)(**arguments))])
+        self.put(["r", call.id, wire.result_body(call.method, await getattr(target, call.method)(**arguments))])
 
     def _session(self, number: int) -> AsyncSession:
         try:

@@ -129,12 +129,12 @@ _VALUES: dict[str, type] = {
 _ARRAYS = "If"
 
 
-def result_body(value: Any) -> Any:
-    """*value* of a call as `dump` takes it: lists of bytes (vocabularies) become one block."""
-    if isinstance(value, tuple) and len(value) == 2 and value[1] and isinstance(value[1][0], bytes):
-        ids, texts = value
-        return {"$": "bytes[]", "ids": array("I", ids), "sizes": array("I", map(len, texts)), "data": b"".join(texts)}
-    return value
+def result_body(method: str, value: Any) -> Any:
+    """What *method* answered as `dump` takes it: the texts of a vocabulary become one block."""
+    if method not in ("vocabulary", "special_tokens"):
+        return value
+    ids, texts = value
+    return {"$": "bytes[]", "ids": array("I", ids), "sizes": array("I", map(len, texts)), "data": b"".join(texts)}
 
 
 class _Writer:
