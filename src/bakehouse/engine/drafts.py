@@ -1,4 +1,4 @@
-"""Drafts by n-grams (prompt lookup): what followed the last time that the text ended like this. Standard library only."""
+"""Drafts by n-grams (prompt lookup): what followed the last time the text ended like this. Standard library only."""
 
 from __future__ import annotations
 
@@ -36,5 +36,10 @@ class NGrams:
         for length in range(min(self._lookup.longest, end), 0, -1):
             after = self._last.get(tuple(self._tokens[end - length : end]))
             if after is not None:
-                return tuple(self._tokens[after : after + count])
+                return self._copy(after, count)
         return ()
+
+    def _copy(self, start: int, count: int) -> tuple[int, ...]:
+        """*count* tokens from *start* on; behind the end the copy itself goes on, so that a repetition repeats."""
+        period = len(self._tokens) - start
+        return tuple(self._tokens[start + index % period] for index in range(count))

@@ -16,7 +16,10 @@ def search(tokens: list[int], lookup: PromptLookup, most: int) -> tuple[int, ...
         suffix = tokens[len(tokens) - length :]
         for start in range(len(tokens) - length - 1, -1, -1):
             if tokens[start : start + length] == suffix:
-                return tuple(tokens[start + length : start + length + count]) if count > 0 else ()
+                text = list(tokens)
+                for at in range(start + length, start + length + count):
+                    text.append(text[at])
+                return tuple(text[len(tokens) :])
     return ()
 
 

@@ -1,0 +1,211 @@
+"""The coarse loop as data: what a generation has, what it runs next, and what each step gave.
+
+No lock, no thread, no queue: `jobs.GenerateJob` drives it. A generation samples **accepted** tokens; those that no stop
+rule drops are **produced**, and once no stop string can touch them any more they are **yielded** in a chunk. KV holds
+all accepted tokens but the last, which is buffered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bakehouse.engine.chat.base import EMPTY, Decoder
+from bakehouse.engine.drafts import NGrams
+from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.grammar.base import Matcher
+from bakehouse.engine.params import Chunk, Event, FinishReason, GenerateRequest, Text, TokenLogprobs
+from bakehouse.engine.plan.contexts import Context
+from bakehouse.engine.plan.passes import Outcome, Pass, Want
+from bakehouse.engine.stopping import StopStrings
+from bakehouse.engine.tokenizer.base import Tokenizer
+
+Sampled = tuple[int, TokenLogprobs | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a generation needs besides its request. ``seed`` is never 0; ``adapter`` is a slot."""
+
+    owner: str
+    context: Context
+    tokenizer: Tokenizer
+    stops: frozenset[int]
+    max_context: int
+    seed: int
+    stream: int
+    mask: bytes | None = None
+    matcher: Matcher | None = None
+    decoder: Decoder | None = None
+    adapter: int | None = None
+    weights: int = 0
+    deadline: float | None = None
+
+
+class Generation:
+    """One generation, from its first pass to its end."""
+
+    def __init__(self, request: GenerateRequest, around: Surroundings) -> None:
+        self.request = request
+        self.finish: FinishReason | None = None
+        self.produced: list[int] = []
+        self.stop_token: int | None = None
+        self.yielded = 0
+        self._around = around
+        self._prompt: list[int] = []
+        self._limit = 0
+        self._base = 0
+        self._transcript = EMPTY
+        self._drafts: NGrams | None = None
+        self._strings: StopStrings[Sampled] = StopStrings(
+            request.stop.strings, lambda sampled: around.tokenizer.token_bytes(sampled[0])
+        )
+
+    # Passes
+
+    def first(self) -> Pass:
+        """The pass over what is buffered. Raises `BadRequest` for an empty buffer or one that the model cannot hold."""
+        context = self._around.context
+        buffered = list(context.buffered)
+        if not buffered:
+            raise BadRequest.at("context", "generate requires at least one buffered token")
+        last = (-1 if context.last_position is None else context.last_position) + len(buffered)
+        if last >= self._around.max_context:
+            raise BadRequest.at(
+                "context",
+                f"{last + 1} positions are more than the model's {self._around.max_context}; shorten the prompt",
+            )
+        self._limit = self._around.max_context - last
+        if self.request.max_tokens is not None:
+            self._limit = min(self._limit, self.request.max_tokens)
+        self._base = len(context.tokens) + len(buffered)
+        self._transcript = context.transcript
+        self._remember(buffered)
+        return self._pass(buffered)
+
+    def _remember(self, buffered: list[int]) -> None:
+        if self.request.penalties.needs_history or self.request.draft is not None:
+            self._prompt = [*self._around.context.tokens, *buffered]
+        else:
+            self._prompt = buffered[-1:]
+        if self.request.draft is not None:
+            self._drafts = NGrams(self.request.draft, self._prompt)
+
+    def following(self) -> Pass:
+        """The pass over the newest token, which is not in KV yet, and over drafts."""
+        return self._pass(self.produced[-1:])
+
+    def _pass(self, tokens: list[int]) -> Pass:
+        around, request = self._around, self.request
+        drafts = self._drafts.propose(self._limit - len(self.produced) - 1) if self._drafts else ()
+        want = Want(
+            len(tokens) - 1,
+            request.sampler,
+            seed=around.seed,
+            draw=len(self.produced),
+            mask=around.mask,
+            penalties=request.penalties,
+            prompt=self._prompt if request.penalties.needs_history else (),
+            generated=self.produced,
+            logprobs=request.logprobs,
+            want_logprob=request.logprobs > 0,
+        )
+        return Pass(
+            owner=around.owner,
+            context=around.context,
+            tokens=tokens,
+            wants=[want],
+            drafts=drafts,
+            mask_source=around.matcher,
+            adapter=around.adapter,
+            generation=around.weights,
+            zo_seed=request.zo_seed,
+            priority=request.priority,
+            deadline=around.deadline,
+            stream=around.stream,
+        )
+
+    # Results
+
+    def advance(self, outcome: Outcome, drafted: bool) -> Chunk:
+        """Take in what a pass gave; the chunk may be empty where all of it is held back. Sets `finish` at the end."""
+        sampled = _sampled(outcome, drafted)
+        ready: list[Sampled] = []
+        rest = b""
+        for token, logprobs in sampled:
+            if self._stops_at(token):
+                self.finish, self.stop_token = FinishReason.STOP, token
+                break
+            self.produced.append(token)
+            released = self._strings.feed((token, logprobs))
+            ready += released.items
+            if released.hit:
+                self.finish, rest = FinishReason.STOP, released.rest
+                break
+            if len(self.produced) >= self._limit:
+                self.finish = FinishReason.LENGTH
+                break
+        if self.finish is not None:
+            ready += self._strings.finish()
+        elif self._drafts is not None:
+            self._drafts.extend(self.produced[-len(sampled) :])
+        return self._chunk(ready, rest)
+
+    def _stops_at(self, token: int) -> bool:
+        if token in self._around.stops:
+            return True
+        matcher = self._around.matcher
+        if matcher is None:
+            return False
+        matcher.accept([token])
+        return matcher.terminated
+
+    def _chunk(self, ready: list[Sampled], rest: bytes) -> Chunk:
+        tokens = tuple(token for token, _ in ready)
+        self.yielded += len(tokens)
+        logprobs = tuple(entry for _, entry in ready if entry is not None)
+        return Chunk(tokens, tuple(self._events(tokens, rest)), logprobs, self.finish)
+
+    def _events(self, tokens: tuple[int, ...], rest: bytes) -> Iterable[Event]:
+        decoder, decode = self._around.decoder, self.request.decode
+        if decoder is None or decode is None:
+            return ()
+        fed = [*tokens, *self._around.tokenizer.encode(rest.decode("utf-8", "ignore"))] if rest else tokens
+        events = decoder.feed(fed) if fed else []
+        if self.finish is not None:
+            events += decoder.finish()
+        return events if decode.text else [event for event in events if not isinstance(event, Text)]
+
+    # The context afterwards
+
+    def trim(self, kept: int, context: Context | None = None) -> None:
+        """Make the context, or a fork of it, hold its prompt and the first *kept* produced tokens, the last buffered.
+
+        A stop token that ended the generation counts as one more. It goes by what the context holds now, and so may be
+        called between a commit and `advance`, from another thread. Lock held.
+        """
+        context = context or self._around.context
+        if context.released or not self._base or len(context.tokens) < self._base:
+            return  # its first pass did not get to its end
+        surplus = len(context.tokens) + 1 - self._base - kept
+        tokens = self.produced if self.stop_token is None else [*self.produced, self.stop_token]
+        if surplus > 0:
+            context.rewind(surplus)
+        context.buffered[:] = [tokens[kept - 1] if kept else self._prompt[-1]]
+        context.transcript = self._transcript.wrote(tokens[:kept])
+
+    @property
+    def kept(self) -> int:
+        """How many accepted tokens the context keeps when every chunk is taken, see `trim`."""
+        return self.yielded + (self.stop_token is not None)
+
+
+def _sampled(outcome: Outcome, drafted: bool) -> list[Sampled]:
+    if drafted:
+        return [
+            (token, result.logprobs) for token, result in zip(outcome.accepted, outcome.accepted_results, strict=True)
+        ]
+    (result,) = outcome.results
+    if not isinstance(result.value, int):
+        raise TypeError(f"a token sampler gave {type(result.value).__name__}")
+    return [(result.value, result.logprobs)]

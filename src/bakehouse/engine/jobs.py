@@ -1,0 +1,301 @@
+"""What a session asks of the loop: a flush, a forward pass, a generation. Each is a chain of passes with a promise."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from bakehouse.engine.drafts import NGrams
+from bakehouse.engine.errors import BadRequest, Cancelled, DeadlineExceeded, EngineError
+from bakehouse.engine.generate import Generation
+from bakehouse.engine.loop import EngineLoop, Job, Notifier
+from bakehouse.engine.params import Chunk, FinishReason, ForwardOutput, ForwardRequest, PromptLookup
+from bakehouse.engine.plan.contexts import Context
+from bakehouse.engine.plan.passes import Outcome, Pass
+
+T = TypeVar("T")
+
+
+class Bell(Notifier, Protocol):
+    """A notifier that collects who is to be woken."""
+
+    def ring(self, wake: Callable[[], None]) -> None:
+        """Have *wake* called at the next flush. Thread-safe, does not block."""
+
+
+class Promise(Future[T]):
+    """A future whose work can be given up while it runs."""
+
+    def __init__(self, give_up: Callable[[], None]) -> None:
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self.give_up = give_up
+
+
+class FutureJob(Job):
+    """A job whose promise is a future."""
+
+    def __init__(self, loop: EngineLoop, context: Context | None, deadline: float | None = None) -> None:
+        self.context = context
+        self.future: Promise[Any] = Promise(lambda: loop.cancel(self))
+        self._deadline = deadline
+        self._clock = loop.clock
+        self._value: Any = None
+        self._error: EngineError | None = None
+
+    def check_time(self) -> None:
+        if self._deadline is not None and self._clock() >= self._deadline:
+            raise DeadlineExceeded("its time was over before it could run")
+
+    def end(self, error: EngineError | None) -> None:
+        self._error = error
+
+    def deliver(self) -> Notifier | None:
+        if not self.ended or self.future.done():
+            return None
+        if self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self.future.set_result(self._value)
+        return None
+
+
+class FlushJob(FutureJob):
+    """Everything buffered but the last token goes through the model."""
+
+    def __init__(self, loop: EngineLoop, context: Context, owner: str, priority: int = 0) -> None:
+        super().__init__(loop, context)
+        self._owner = owner
+        self._priority = priority
+        self._count = 0
+
+    def begin(self) -> Pass | None:
+        assert self.context is not None
+        tokens = list(self.context.buffered[:-1])
+        self._count = len(tokens)
+        return Pass(self._owner, self.context, tokens, priority=self._priority) if tokens else None
+
+    def settle(self, outcome: Outcome) -> None:
+        if outcome.error is None and self.context is not None:
+            del self.context.buffered[: self._count]
+
+    def proceed(self, outcome: Outcome) -> Pass | None:
+        return None
+
+
+class ForwardJob(FutureJob):
+    """One pass over given tokens. Tokens that are the head of the buffer are taken from it, others extend the KV.
+
+    *build* makes the pass when the job's turn comes, with the lock held.
+    """
+
+    def __init__(
+        self,
+        loop: EngineLoop,
+        request: ForwardRequest,
+        context: Context | None,
+        build: Callable[[], Pass],
+        deadline: float | None,
+    ) -> None:
+        super().__init__(loop, context, deadline)
+        self._request = request
+        self._build = build
+        self._buffered = False
+
+    def begin(self) -> Pass | None:
+        self.check_time()
+        tokens = self._request.tokens
+        self._buffered = self.context is not None and tuple(self.context.buffered[: len(tokens)]) == tokens
+        return self._build()
+
+    def settle(self, outcome: Outcome) -> None:
+        if outcome.error is not None or self.context is None:
+            return
+        tokens = self._request.tokens
+        if self._buffered:
+            del self.context.buffered[: len(tokens)]
+        extra = (() if self._buffered else tokens) + outcome.accepted[:-1]
+        self.context.transcript = self.context.transcript.wrote(extra)
+
+    def proceed(self, outcome: Outcome) -> Pass | None:
+        results = [*outcome.results, *outcome.accepted_results]
+        drafts, positions = self._own_drafts(outcome)
+        self._value = ForwardOutput(
+            results=tuple(result.value for result in outcome.results),
+            accepted=outcome.accepted,
+            next_drafts=drafts,
+            next_positions=positions,
+            logprobs=tuple(result.logprobs for result in results if result.logprobs is not None),
+        )
+        return None
+
+    def _own_drafts(self, outcome: Outcome) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the engine proposes after a verification: what followed the last time the context ended like this."""
+        if not (self._request.speculative_output and outcome.accepted) or self.context is None:
+            return (), ()
+        tokens = NGrams(PromptLookup(), [*self.context.tokens, outcome.accepted[-1]])
+        drafts = tokens.propose(len(self._request.draft_tokens))
+        first = (self.context.last_position or 0) + 2
+        return drafts, tuple(range(first, first + len(drafts)))
+
+
+class GenerateJob(Job):
+    """A generation, and the stream that its reader holds."""
+
+    goes_on = True
+
+    def __init__(self, generation: Generation, context: Context, loop: EngineLoop, deadline: float | None) -> None:
+        self.context: Context = context
+        self.generation = generation
+        self.stream = Stream(self, loop)
+        self._loop = loop
+        self._deadline = deadline
+        self._drafted = False
+        self._tokens = 0
+        self._ready: list[Chunk | EngineError] = []
+
+    def begin(self) -> Pass | None:
+        if self._deadline is not None and self._loop.clock() >= self._deadline:
+            raise DeadlineExceeded("its time was over before it could run")
+        if self.generation.request.max_tokens == 0:
+            self._ready.append(Chunk(finish=FinishReason.LENGTH))
+            return None
+        return self._sent(self.generation.first())
+
+    def _sent(self, pass_: Pass) -> Pass:
+        self._tokens, self._drafted = len(pass_.tokens), bool(pass_.drafts)
+        return pass_
+
+    def settle(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            return
+        newest = outcome.accepted[-1] if self._drafted else outcome.results[0].value
+        assert isinstance(newest, int)
+        self.context.buffered[: self._tokens] = [newest]
+
+    def proceed(self, outcome: Outcome) -> Pass | None:
+        chunk = self.generation.advance(outcome, self._drafted)
+        if chunk.tokens or chunk.events or chunk.finish:
+            self._ready.append(chunk)
+        return None if self.generation.finish else self._sent(self.generation.following())
+
+    def end(self, error: EngineError | None) -> None:
+        if error is not None:
+            self._ready.append(error)
+        if self.stream.closed:
+            self.generation.trim(self.stream.taken)
+        else:
+            self.generation.trim(self.generation.kept)
+
+    def deliver(self) -> Notifier | None:
+        ready, self._ready = self._ready, []
+        notifier = None
+        for item in ready:
+            notifier = self.stream.put(item)
+        return notifier
+
+
+class Stream:
+    """The chunks of one generation, for one reader. Iterating blocks until the next one is there.
+
+    While it is **open**, its context can be forked, looked at and released, nothing else. It closes when the last
+    chunk, or the error, was taken, or by `close`. The generation may run ahead of its reader; closed early, its context
+    is cut back to what the reader took, so that what a program sees does not depend on how fast it reads.
+    """
+
+    def __init__(self, job: GenerateJob, loop: EngineLoop) -> None:
+        #: Tokens in the chunks that were taken.
+        self.taken = 0
+        self.closed = False
+        #: Whether nothing more can be taken: the last chunk was.
+        self.ended = False
+        self.job = job
+        self._loop = loop
+        self._bell: Bell | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._queue: queue.SimpleQueue[Chunk | EngineError] = queue.SimpleQueue()
+        self._after: list[Callable[[Stream], None]] = []
+        self._guard = threading.Lock()
+
+    def put(self, item: Chunk | EngineError) -> Notifier | None:
+        self._queue.put(item)
+        if self._bell is not None:
+            self._bell.ring(self._wake)
+        return self._bell
+
+    def listen(self, bell: Bell, wake: Callable[[], None]) -> None:
+        """From now on *wake* is rung at *bell* for each new chunk; those before it are found by `poll`."""
+        self._wake, self._bell = wake, bell
+
+    def when_closed(self, function: Callable[[Stream], None]) -> None:
+        """Call *function* once, with the lock held, when the stream closes."""
+        self._after.append(function)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return self
+
+    def __next__(self) -> Chunk:
+        if self.ended:
+            raise StopIteration
+        return self._took(self._queue.get())
+
+    def poll(self) -> Chunk | None:
+        """The next chunk if it is there. Never blocks; raises what ended the generation badly."""
+        try:
+            return self._took(self._queue.get_nowait())
+        except queue.Empty:
+            return None
+
+    def _took(self, item: Chunk | EngineError) -> Chunk:
+        if isinstance(item, EngineError) or item.finish is not None:
+            with self._loop.lock:
+                return self._count(item, last=True)
+        return self._count(item, last=False)
+
+    def _count(self, item: Chunk | EngineError, last: bool) -> Chunk:
+        with self._guard:
+            if self.closed:
+                self.ended = True
+                raise Cancelled("the stream was closed")
+            self.ended = last
+            if isinstance(item, Chunk):
+                self.taken += len(item.tokens)
+        if last:
+            self._close()
+        if isinstance(item, EngineError):
+            raise item
+        return item
+
+    def close(self, taken: int | None = None) -> None:
+        """End the generation; nothing happens when it is closed. The context is cut back to the first *taken* tokens.
+
+        A reader on the far side of a socket says how many it took; without *taken* it is what was taken here.
+        """
+        with self._loop.lock:
+            if self.closed:
+                return
+            self._close(taken)
+            if self.job.ended:
+                self.job.generation.trim(self.taken)
+            else:
+                self._loop.cancel(self.job)
+        self._queue.put(Cancelled("the stream was closed"))
+
+    def _close(self, taken: int | None = None) -> None:
+        """Lock held."""
+        with self._guard:
+            if taken is not None:
+                if not 0 <= taken <= self.taken:
+                    raise BadRequest.at("taken", f"must lie between 0 and {self.taken}, not {taken}")
+                self.taken = taken
+            self.closed = True
+        after, self._after = self._after, []
+        for function in after:
+            function(self)
+
+    def cut_fork(self, child: Context) -> None:
+        """Make *child*, just forked from the stream's context, what the context would be if the stream closed now."""
+        self.job.generation.trim(self.taken, child)
