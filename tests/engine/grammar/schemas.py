@@ -134,7 +134,7 @@ class Schemas:
 
 def regex_case(rng: random.Random) -> Case:
     source = expression(rng, 3)
-    checker = re.compile(source)
+    checker = re.compile(source, re.ASCII)
     return Case(GrammarSpec("regex", source), lambda text: checker.fullmatch(text) is not None)
 
 

@@ -16,7 +16,6 @@ from bakehouse.engine.grammar import charset, lark, pattern
 from bakehouse.engine.grammar.charset import Chars
 from bakehouse.engine.grammar.pattern import EMPTY, Class, Name, Node, Repeat
 
-MAX_SOURCE = 1 << 20
 MAX_DEPTH = 100
 MAX_COUNT = 10_000
 ROOT = "root"
@@ -45,8 +44,7 @@ class Rule:
 
 def parse(source: str, field: str = "grammar.source") -> dict[str, Node]:
     """The rules of *source*, by name, in their order; each name that occurs is one of them, ``root`` too."""
-    if len(source) > MAX_SOURCE:
-        raise BadRequest.at(field, f"a grammar may have {MAX_SOURCE} characters, this one has {len(source)}")
+    pattern.check_text(source, field)
     rules, used = _Parser(source, field).rules()
     for name, line in used.items():
         if name not in rules:

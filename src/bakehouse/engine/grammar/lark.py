@@ -15,14 +15,20 @@ from bakehouse.engine.grammar.pattern import EMPTY, Choice, Class, Name, Node, R
 
 #: A rule that would be written out to more places than this stays a rule of its own.
 MAX_INLINED = 4_000
+MAX_RULES = 2_000
 
 
 def written(rules: dict[str, Node], root: str, field: str) -> str:
     """The grammar's text. Raises `BadRequest` for a rule that can never end and for one that is too large."""
-    _check_ends(rules, root, field)
-    flat = _Flattened({name: rules[name] for name in _reached(rules, root)})
+    rules = _reached(rules, root)
+    if len(rules) > MAX_RULES:
+        raise BadRequest.at(field, f"a grammar may use {MAX_RULES} rules, this one uses {len(rules)}")
+    _check_ends(rules, field)
+    flat = _Flattened(rules)
     start = Name(root) if root in flat.kept else flat.body(root)
-    reached = {name: flat.body(name) for name in flat.kept}
+    reached: dict[str, Node] = {}
+    while new := [name for name in flat.kept if name not in reached]:
+        reached.update((name, flat.body(name)) for name in new)
     for node in (start, *reached.values()):
         if pattern.places(node) > pattern.MAX_PLACES:
             raise BadRequest.at(
@@ -31,12 +37,20 @@ def written(rules: dict[str, Node], root: str, field: str) -> str:
     return _Writer(start, reached).text()
 
 
-def _check_ends(rules: dict[str, Node], root: str, field: str) -> None:
-    """Every rule that *root* reaches must have a finite text, or a generation that enters it never finishes."""
+def _check_ends(rules: dict[str, Node], field: str) -> None:
+    """Every rule must have a finite text, or a generation that enters it never finishes."""
+    users: dict[str, set[str]] = {name: set() for name in rules}
+    for name, node in rules.items():
+        for used in names(node):
+            users[used].add(name)
     ending: set[str] = set()
-    while new := {name for name, node in rules.items() if name not in ending and _ends(node, ending)}:
-        ending |= new
-    for name in _reached(rules, root):
+    work = list(rules)
+    while work:
+        name = work.pop()
+        if name not in ending and _ends(rules[name], ending):
+            ending.add(name)
+            work += users[name]
+    for name in rules:
         if name not in ending:
             raise BadRequest.at(field, f"rule {name!r} can never end: each of its alternatives needs itself")
 
@@ -55,10 +69,45 @@ def _ends(node: Node, ending: set[str]) -> bool:
             return True
 
 
-def _reached(rules: dict[str, Node], root: str) -> list[str]:
-    found = [root]
-    for name in found:
-        found += [other for other in dict.fromkeys(names(rules[name])) if other not in found]
+def _reached(rules: dict[str, Node], root: str) -> dict[str, Node]:
+    found = {root: rules[root]}
+    work = [root]
+    while work:
+        new = [name for name in dict.fromkeys(names(rules[work.pop()])) if name not in found]
+        found.update((name, rules[name]) for name in new)
+        work += new
+    return found
+
+
+def _recurring(rules: dict[str, Node]) -> set[str]:
+    """The rules that reach themselves: those of strongly connected parts, by Tarjan's algorithm without recursion."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    open_: dict[str, None] = {}
+    found: set[str] = set()
+    for root in rules:
+        path = [(root, iter(names(rules[root])))] if root not in number else []
+        while path:
+            name, below = path[-1]
+            if name not in number:
+                number[name] = lowest[name] = len(number)
+                open_[name] = None
+            following = next((other for other in below if other not in number or other in open_), None)
+            if following is not None and following not in number:
+                path.append((following, iter(names(rules[following]))))
+                continue
+            if following is not None:
+                lowest[name] = min(lowest[name], number[following])
+                found.update([name] if following == name else [])
+                continue
+            path.pop()
+            if path:
+                lowest[path[-1][0]] = min(lowest[path[-1][0]], lowest[name])
+            if lowest[name] == number[name]:
+                part = [other for other in open_ if number[other] >= number[name]]
+                found.update(part if len(part) > 1 else [])
+                for other in part:
+                    del open_[other]
     return found
 
 
@@ -67,14 +116,8 @@ class _Flattened:
 
     def __init__(self, rules: dict[str, Node]) -> None:
         self.rules = rules
-        self.kept = [name for name in rules if name in self._below(name)]
+        self.kept = dict.fromkeys(sorted(_recurring(rules), key=list(rules).index))
         self._done: dict[str, Node] = {}
-
-    def _below(self, name: str) -> set[str]:
-        found: list[str] = list(dict.fromkeys(names(self.rules[name])))
-        for other in found:
-            found += [n for n in dict.fromkeys(names(self.rules[other])) if n not in found]
-        return set(found)
 
     def body(self, name: str) -> Node:
         return self.node(self.rules[name])
@@ -96,7 +139,7 @@ class _Flattened:
         if name not in self._done:
             inlined = self.node(self.rules[name])
             if pattern.places(inlined) > MAX_INLINED:
-                self.kept.append(name)
+                self.kept[name] = None
                 inlined = Name(name)
             self._done[name] = inlined
         return self._done[name]

@@ -137,6 +137,8 @@ class _Round(_Members):
 
     def conflicts(self) -> set[Node]:
         nodes = list(self.numbers)
+        if self._too_many():
+            return {node for node in nodes if not isinstance(node, Class)}
         owner = self._owners()
         after = [{p for f in self.follow.get(n, ()) for p in self.lexemes[f].first} for n in range(len(nodes))]
         last = {place for lexeme in self.lexemes for place in lexeme.last}
@@ -166,6 +168,10 @@ class _Round(_Members):
     def _beginning_together(self) -> set[tuple[int, int]]:
         groups = [self.rules[""].first, *self.follow.values()]
         return {(one, other) for group in groups for one in group for other in group}
+
+    def _too_many(self) -> bool:
+        groups = [self.rules[""].first, *self.follow.values()]
+        return sum(sum(len(self.lexemes[n].first) for n in group) ** 2 for group in groups) > MAX_PAIRS
 
     def _owners(self) -> list[int]:
         """To which lexeme each place belongs; they were numbered one lexeme after the other."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.grammar import charset
 from bakehouse.engine.grammar.charset import Chars
 
@@ -49,8 +50,20 @@ Node = Class | Sequence | Choice | Repeat | Name
 
 EMPTY = Sequence()
 
+#: Longer sources are refused before they are read.
+MAX_SOURCE = 1 << 20
+
 #: More places than this in a written-out expression, and it is refused: a nest of counts grows without bound.
 MAX_PLACES = 200_000
+
+
+def check_text(source: str, field: str) -> None:
+    """Raises `BadRequest` for a string that is no text, as it holds half of a surrogate pair, and for a huge one."""
+    if len(source) > MAX_SOURCE:
+        raise BadRequest.at(field, f"it may have {MAX_SOURCE} characters, this one has {len(source)}")
+    half = next((at for at, char in enumerate(source) if "\ud800" <= char <= "\udfff"), None)
+    if half is not None:
+        raise BadRequest.at(field, f"half of a surrogate pair stands at position {half}")
 
 
 def text(value: str) -> Node:

@@ -40,6 +40,7 @@ _CLASSES: dict[str, tuple[Chars, Chars]] = {
 _CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
 
 _OPEN = "a '(' is never closed"
+_NO_CHARACTER = "this escape names no character"
 
 MAX_COUNT = 10_000
 MAX_DEPTH = 100
@@ -56,6 +57,7 @@ class Parsed:
 
 def parse(source: str, field: str = "grammar.source") -> Parsed:
     """*source* as nodes. Raises `BadRequest` with the position of what is refused."""
+    pattern.check_text(source, field)
     parser = _Parser(source, field)
     try:
         node = parser.choice(0)
@@ -197,6 +199,8 @@ class _Parser:
         if char in _CLASSES:
             return _CLASSES[char]
         one = charset.of([(self.code(char, start),) * 2])
+        if not one:
+            self.refuse(_NO_CHARACTER, start)
         return one, one
 
     def code(self, char: str, start: int) -> int:
@@ -230,7 +234,7 @@ class _Parser:
             low = self.hexadecimal("u", start)
             code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00) if 0xDC00 <= low < 0xE000 else -1
         if not 0 <= code <= charset.LAST:
-            self.refuse("this escape names no character", start)
+            self.refuse(_NO_CHARACTER, start)
         return code
 
     def char_class(self) -> Chars:

@@ -29,7 +29,6 @@ Schema = dict[str, Any]
 
 MAX_SPACES = 20
 MAX_DEPTH = 64
-MAX_SOURCE = 1 << 20
 SAFE_INTEGER = 2**53 - 1
 ANY_DEPTH = 16
 #: A divisor that llguidance can hold, and with it a limit of decimals.
@@ -73,14 +72,17 @@ def prepare_value(value: Any, field: str) -> Schema:
 
 
 def _read(source: str, field: str) -> Any:
-    if len(source) > MAX_SOURCE:
-        raise BadRequest.at(field, f"a schema may have {MAX_SOURCE} characters, this one has {len(source)}")
+    pattern.check_text(source, field)
     try:
-        return json.loads(source)
+        return json.loads(source, parse_constant=_no_constant)
     except ValueError as error:
         raise BadRequest.at(field, f"the schema is not JSON: {error}") from None
     except RecursionError:
         raise BadRequest.at(field, "the schema is nested too deeply") from None
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
 
 
 class _Prepass:
