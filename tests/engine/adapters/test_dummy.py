@@ -126,6 +126,11 @@ def test_what_does_not_fit_is_refused_by_name(store, tmp_path):
     (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     with pytest.raises(BadRequest, match="dummy model takes only"):
         store.load(slot, tmp_path / "peft")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    with pytest.raises(BadRequest, match="not overwritten"):
+        store.save(slot, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
     narrow = DummyAdapters(1, 9)
     narrow.save(narrow.create(), tmp_path / "narrow")
     with pytest.raises(BadRequest, match="tensor mean does not fit"):

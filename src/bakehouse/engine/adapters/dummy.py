@@ -10,11 +10,9 @@ import hashlib
 import itertools
 import json
 import math
-import shutil
-import uuid
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ import numpy.typing as npt
 
 from bakehouse.engine.adapters import strategy
 from bakehouse.engine.adapters.base import AdapterStore, ZoParams
+from bakehouse.engine.adapters.folder import CONFIG, replace_folder
 from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
 from bakehouse.engine.plan.step import StepPlan
 from bakehouse.engine.sampling.rng import randn
@@ -31,7 +30,7 @@ Reals = npt.NDArray[np.float32]
 #: Times alpha / rank: what a weight of 1 adds to a logit. With the usual sigma of 0.005 noise is of the order of 1.
 GAIN = 100.0
 MAX_RANK = 64
-_CONFIG, _WEIGHTS, _KIND = "adapter_config.json", "adapter_model.npz", "BAKEHOUSE_DUMMY"
+_WEIGHTS, _KIND = "adapter_model.npz", "BAKEHOUSE_DUMMY"
 _CACHED = 256
 
 
@@ -182,31 +181,19 @@ _VECTORS = ("mean", "path_step", "path_rank_one", "variance")
 
 
 def _write(path: Path, state: _State) -> None:
-    """A folder beside *path* is filled and then put in its place."""
-    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    fresh.mkdir(parents=True)
-    try:
-        vectors = {name: getattr(state, name) for name in _VECTORS if getattr(state, name) is not None}
+    params = state.params
+    zo = None if params is None else asdict(params) | {"now": state.sigma}
+    vectors = {name: getattr(state, name) for name in _VECTORS if getattr(state, name) is not None}
+
+    def fill(fresh: Path) -> None:
         np.savez(fresh / _WEIGHTS, allow_pickle=False, **vectors)
-        params = state.params
-        zo = None
-        if params is not None:
-            fields = ("rank", "alpha", "population", "mu_fraction")
-            zo = {name: getattr(params, name) for name in fields} | {"sigma": params.sigma, "now": state.sigma}
-        (fresh / _CONFIG).write_text(json.dumps({"peft_type": _KIND, "zo": zo}, indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            old = path.with_name(f"{fresh.name}.old")
-            path.rename(old)
-            fresh.rename(path)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        (fresh / CONFIG).write_text(json.dumps({"peft_type": _KIND, "zo": zo}, indent=2) + "\n", encoding="utf-8")
+
+    replace_folder(path, fill)
 
 
 def _read(path: Path, width: int) -> _State:
-    config, file = path / _CONFIG, path / _WEIGHTS
+    config, file = path / CONFIG, path / _WEIGHTS
     try:
         told = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

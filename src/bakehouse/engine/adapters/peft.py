@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from bakehouse.engine.adapters import folder
 from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
 
-CONFIG = "adapter_config.json"
+CONFIG = folder.CONFIG
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _TENSOR = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
@@ -48,7 +47,10 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(slots=True)
 class Delta:
-    """What one module's output grows by: ``scale * (x @ down.T) @ up.T``; down [rank, in], up [out, rank]."""
+    """What one module's output grows by: ``scale * x @ down @ up``; down [in, rank], up [rank, out].
+
+    `peft` names their transposes lora_A and lora_B.
+    """
 
     down: Tensor
     up: Tensor
@@ -57,7 +59,7 @@ class Delta:
 
     @property
     def rank(self) -> int:
-        return self.down.shape[0]
+        return self.down.shape[1]
 
     @property
     def scale(self) -> float:
@@ -171,7 +173,7 @@ def _delta(path: Path, config: dict[str, Any], module: str, sides: dict[str, Ten
                 f"{module}.lora_{side}", f"{file}: has shape {list(sides[side].shape)}, not {list(shape)}"
             )
     alpha = by_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
-    return Delta(sides["A"], sides["B"], float(alpha), bool(config.get("use_rslora")))
+    return Delta(sides["A"].T, sides["B"].T, float(alpha), bool(config.get("use_rslora")))
 
 
 def by_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -219,8 +221,8 @@ def write(folder: Path, deltas: Mapping[str, Delta], base: str) -> None:
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tensors = {}
     for module, delta in deltas.items():
-        tensors[f"{_PREFIX}{module}.lora_A.weight"] = delta.down.cpu().contiguous()
-        tensors[f"{_PREFIX}{module}.lora_B.weight"] = delta.up.cpu().contiguous()
+        tensors[f"{_PREFIX}{module}.lora_A.weight"] = delta.down.T.cpu().contiguous()
+        tensors[f"{_PREFIX}{module}.lora_B.weight"] = delta.up.T.cpu().contiguous()
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
@@ -229,24 +231,5 @@ def _plain(number: float) -> int | float:
 
 
 def replace_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Put a folder at *path* that *fill* fills: made beside it and moved there, so that no half of it is ever seen.
-
-    An adapter's folder that is there is replaced; anything else is refused. Raises `BadRequest` with the system's word.
-    """
-    if path.exists() and not (path / CONFIG).is_file() and not (path.is_dir() and not any(path.iterdir())):
-        raise BadRequest.at("path", f"{path} is there and is no adapter; it is not overwritten")
-    mark = uuid.uuid4().hex[:12]
-    fresh, old = (path.with_name(f".{path.name}.{mark}.{kind}") for kind in ("new", "old"))
-    try:
-        fresh.mkdir(parents=True)
-        fill(fresh)
-        if path.exists():
-            path.rename(old)
-        fresh.rename(path)
-    except (OSError, SafetensorError) as problem:
-        if old.exists() and not path.exists():
-            old.rename(path)
-        raise BadRequest.at("path", f"{path}: {problem}") from None
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    """As `folder.replace_folder`; what safetensors cannot write is `BadRequest`, too."""
+    folder.replace_folder(path, fill, (OSError, SafetensorError))

@@ -20,8 +20,8 @@ _LAST = torch.iinfo(torch.int64).min
 def order_keys(values: Tensor, ids: Tensor) -> Tensor:
     """int64 keys that rise with float32 *values* and, among equal ones, fall with *ids*; no two in a row are equal."""
     bits = (values + 0.0).view(torch.int32)  # adding makes one zero of both
-    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (rising.to(torch.int64) << 32) | (0xFFFFFFFF - ids)
+    bits ^= (bits >> 31).bitwise_and_(0x7FFFFFFF)
+    return bits.to(torch.int64).bitwise_left_shift_(32).bitwise_or_(0xFFFFFFFF - ids)
 
 
 def best(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,10 +58,14 @@ def all_ids(logits: Tensor) -> Tensor:
     """All ids of each row in that order, [n, vocabulary]."""
     if logits.is_cuda:
         return logits.sort(dim=1, descending=True, stable=True).indices
-    # numpy sorts integers with vector instructions, several times as fast as torch sorts floats.
-    keys = ~order_keys(logits, torch.arange(logits.shape[1]))
-    keys.numpy().sort(axis=1)
-    return keys.bitwise_and_(0xFFFFFFFF)
+    # numpy sorts integers with vector instructions, twice as fast as torch sorts floats.
+    ids = torch.arange(logits.shape[1])
+    sorted_ids = torch.empty(logits.shape, dtype=torch.int64)
+    for row, found in zip(logits, sorted_ids, strict=True):
+        keys = order_keys(row, ids).bitwise_not_()
+        keys.numpy().sort()
+        torch.bitwise_and(keys, 0xFFFFFFFF, out=found)
+    return sorted_ids
 
 
 def _best_of(values: Tensor, ids: Tensor, count: int, size: int | None = None) -> Tensor:
