@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bakehouse.engine.adapters.philox import normals_at
 from bakehouse.engine.sampling.rng import philox, randn, uniform
 
 WORD = 0xFFFFFFFF
@@ -60,3 +61,10 @@ def test_normals_are_normal_and_named():
     assert abs((numbers**4).mean() - 3) < 0.15
     assert np.array_equal(randn(5, np.arange(100, 200)), numbers[100:200])
     assert not np.array_equal(randn(6, np.arange(100)), numbers[:100])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 77, WORD])
+def test_normals_are_those_of_the_adapters(seed):
+    """Two implementations, one for arrays and one for large tensors, of the same numbers."""
+    found = randn(seed, np.arange(5000))
+    assert np.allclose(found, normals_at(seed, torch.arange(5000)).numpy(), rtol=1e-5, atol=1e-5)

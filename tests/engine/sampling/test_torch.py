@@ -19,6 +19,8 @@ from bakehouse.engine.sampling.torch import TorchSampler
 REFERENCE = ReferenceSampler()
 #: How far the numbers of float32 may move an edge.
 TOLERANCE = 2e-5
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+on_each_device = pytest.mark.parametrize("device", DEVICES)
 
 
 def logits_of(rows: int, size: int, seed: int, *, scale: float = 3.0, decimals: int | None = None) -> np.ndarray:
@@ -26,8 +28,8 @@ def logits_of(rows: int, size: int, seed: int, *, scale: float = 3.0, decimals: 
     return (values if decimals is None else values.round(decimals)).astype(np.float32)
 
 
-def both(logits, readouts, hidden=None):
-    tensors = torch.from_numpy(logits), None if hidden is None else torch.from_numpy(hidden)
+def both(logits, readouts, hidden=None, device="cpu"):
+    tensors = [None if values is None else torch.from_numpy(values).to(device) for values in (logits, hidden)]
     return REFERENCE.sample(logits, hidden, readouts), TorchSampler().sample(*tensors, readouts)
 
 
@@ -115,14 +117,23 @@ def same(row, readout, expected, found):
         assert np.allclose([v for _, v in found.logprobs.top], [v for _, v in expected.logprobs.top], atol=1e-5)
 
 
+@on_each_device
 @settings(max_examples=100, deadline=None)
-@given(batches())
-def test_agrees_with_the_reference(batch):
+@given(batch=batches())
+def test_agrees_with_the_reference(batch, device):
     logits, readouts = batch
-    before = logits.copy()
-    for row, readout, expected, found in zip(logits, readouts, *both(logits, readouts), strict=True):
+    for row, readout, expected, found in zip(logits, readouts, *both(logits, readouts, device=device), strict=True):
         same(row, readout, expected, found)
-    assert np.array_equal(logits, before), "sampling changed the logits"
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=batches())
+def test_sampling_changes_nothing_and_may_be_repeated(batch):
+    logits, readouts = batch
+    tensor, sampler = torch.from_numpy(logits.copy()), TorchSampler()
+    answers = [[(r.value, r.logprobs) for r in sampler.sample(tensor, None, readouts)] for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert np.array_equal(tensor.numpy(), logits)
 
 
 @settings(max_examples=30, deadline=None)
@@ -142,11 +153,12 @@ def test_a_row_does_not_depend_on_its_batch(batch, random):
             assert str(together[row].error) == str(other.error) == str(single.error)
 
 
+@on_each_device
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(top_k=40), Sampler(top_p=0.9), Sampler(min_p=0.05)])
-def test_a_large_vocabulary_agrees(sampler):
+def test_a_large_vocabulary_agrees(sampler, device):
     logits = logits_of(3, 151_936, 1)
     readouts = [Readout(row, sampler, seed=row, draw=4, logprobs=5) for row in range(3)]
-    for row, readout, expected, found in zip(logits, readouts, *both(logits, readouts), strict=True):
+    for row, readout, expected, found in zip(logits, readouts, *both(logits, readouts, device=device), strict=True):
         same(row, readout, expected, found)
 
 
@@ -191,7 +203,8 @@ def test_groups_follow_the_samplers():
     assert sampler.sample(logits, None, []) == []
 
 
-def test_a_row_that_cannot_be_sampled_fails_alone():
+@on_each_device
+def test_a_row_that_cannot_be_sampled_fails_alone(device):
     logits = logits_of(6, 300, 10)
     logits[1, 7] = np.nan
     logits[2, 7] = np.inf
@@ -200,7 +213,7 @@ def test_a_row_that_cannot_be_sampled_fails_alone():
     readouts = [Readout(row, Sampler(top_k=row % 3), seed=1, draw=row) for row in range(6)]
     readouts[4].mask = nothing
     readouts[5].penalties = Penalties(bias=((300, 1.0),))
-    expected, found = both(logits, readouts)
+    expected, found = both(logits, readouts, device=device)
     clean, _ = both(logits[:1], readouts[:1])
     assert found[0] == expected[0] == clean[0]
     kinds = [StepFailed, StepFailed, StepFailed, BadRequest, BadRequest]

@@ -21,9 +21,9 @@ _FIRST = (64, 1024)
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """Rows of logits that draw along one path, with their parameters, [n, 1] each."""
+    """Rows of logits, [n], that draw along one path, with their parameters, [n, 1] each."""
 
-    rows: list[int]
+    rows: Tensor
     temperature: Tensor
     top_k: Tensor
     top_p: Tensor
@@ -40,7 +40,7 @@ class Draws:
         table = torch.tensor(columns, dtype=torch.float64).to(device, non_blocking=True)
         temperature, top_k, top_p, min_p = table.T[:, :, None]
         return cls(
-            rows=[row for row, _ in picked],
+            rows=torch.tensor([row for row, _ in picked], device=device),
             temperature=temperature.float(),
             top_k=top_k.long(),
             top_p=top_p,
@@ -94,7 +94,7 @@ def group(samplers: list[Sampler], size: int, device: torch.device) -> Groups:
     return Groups(samplers, dists, *(Draws.of(picked, size, device) for picked in (plain, few, wide, whole)))
 
 
-def rows_of(values: Tensor, rows: list[int]) -> Tensor:
+def rows_of(values: Tensor, rows: Tensor | list[int]) -> Tensor:
     """*values* itself where all rows are asked for, which are in order."""
     return values if len(rows) == len(values) else values[rows]
 
