@@ -10,33 +10,46 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+#: All fields that peft 0.21 writes.
 CONFIG: dict[str, Any] = {
+    "alora_invocation_tokens": None,
     "alpha_pattern": {},
+    "arrow_config": None,
     "auto_mapping": None,
     "base_model_name_or_path": "somebody/model",
     "bias": "none",
+    "corda_config": None,
+    "ensure_weight_tying": False,
+    "eva_config": None,
+    "exclude_modules": None,
     "fan_in_fan_out": False,
     "inference_mode": True,
     "init_lora_weights": True,
+    "kasa_config": None,
     "layer_replication": None,
     "layers_pattern": None,
     "layers_to_transform": None,
     "loftq_config": {},
     "lora_bias": False,
     "lora_dropout": 0.05,
+    "lora_ga_config": None,
     "megatron_config": None,
     "megatron_core": "megatron.core",
     "modules_to_save": None,
+    "monteclora_config": None,
     "peft_type": "LORA",
+    "peft_version": "0.21.2",
     "qalora_group_size": 16,
     "rank_pattern": {},
     "revision": None,
     "target_parameters": None,
     "task_type": "CAUSAL_LM",
     "trainable_token_indices": None,
+    "use_bdlora": None,
     "use_dora": False,
     "use_qalora": False,
     "use_rslora": False,
+    "velora_config": None,
 }
 
 

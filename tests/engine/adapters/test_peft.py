@@ -29,8 +29,8 @@ def test_rank_alpha_and_scale_of_each_module(tmp_path: Path) -> None:
     deltas = read(tmp_path)
     assert (deltas[Q].rank, deltas[Q].scale) == (4, 2.0)
     assert (deltas[DOWN].rank, deltas[DOWN].scale) == (2, 2.5)
-    assert torch.equal(deltas[Q].down, tensors[f"{PREFIX}{Q}.lora_A.weight"])
-    assert torch.equal(deltas[Q].up, tensors[f"{PREFIX}{Q}.lora_B.weight"])
+    assert torch.equal(deltas[Q].down.T, tensors[f"{PREFIX}{Q}.lora_A.weight"])
+    assert torch.equal(deltas[Q].up.T, tensors[f"{PREFIX}{Q}.lora_B.weight"])
 
 
 def test_rank_stabilised_scale(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_an_empty_file_is_no_adapter(tmp_path: Path) -> None:
 def test_written_and_read_is_the_same(tmp_path: Path) -> None:
     write_folder(tmp_path / "a", random_lora({Q: SHAPES[Q]}, 4, 0), r=4, lora_alpha=8)
     deltas = read(tmp_path / "a")
-    deltas[DOWN] = peft.Delta(torch.ones(2, 48), torch.ones(16, 2), alpha=0.5)
+    deltas[DOWN] = peft.Delta(torch.ones(48, 2), torch.ones(2, 16), alpha=0.5)
     (tmp_path / "b").mkdir()
     peft.write(tmp_path / "b", deltas, "base")
     again = read(tmp_path / "b")

@@ -109,13 +109,13 @@ def state_of(store: LoraStore, slot: int) -> zo.State:
 
 def references(state: zo.State) -> list[Reference]:
     return [
-        Reference(layer.site.index, layer.down.double().T.numpy(), layer.up.double().T.numpy(), state.params)
+        Reference(layer.site.index, layer.down.double().numpy(), layer.up.double().numpy(), state.params)
         for layer in state.layers
     ]
 
 
 def close(ours: torch.Tensor, theirs: Array) -> None:
-    np.testing.assert_allclose(ours.double().T.numpy(), theirs, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(ours.double().numpy(), theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_it_begins_with_the_stated_weights() -> None:
@@ -125,8 +125,8 @@ def test_it_begins_with_the_stated_weights() -> None:
     bound = 1 / math.sqrt(HIDDEN)  # Kaiming uniform with a = sqrt(5)
     for index, layer in enumerate(state.layers):
         assert layer.site.index == index
-        assert layer.down.shape == (3 * PARAMS.rank, HIDDEN)
-        assert layer.up.shape == (sum(WIDTHS), PARAMS.rank)
+        assert layer.down.shape == (HIDDEN, 3 * PARAMS.rank)
+        assert layer.up.shape == (PARAMS.rank, sum(WIDTHS))
         assert layer.down.abs().max() <= bound and layer.down.abs().max() > 0.9 * bound
         assert not layer.up.any()
         assert layer.sigma == PARAMS.sigma
@@ -166,16 +166,16 @@ def test_only_an_effective_seed_of_nought_is_no_noise_and_seed_nought_is_none_at
     layer = state_of(store, slot).layers[1]
     down, up = layer.noise(-101)  # layer 1, block k
     rank = PARAMS.rank
-    assert not down[rank : 2 * rank].any()
-    assert down[:rank].any() and down[2 * rank :].any() and up.any()
+    assert not down[:, rank : 2 * rank].any()
+    assert down[:, :rank].any() and down[:, 2 * rank :].any() and up.any()
     for layer in state_of(store, slot).layers:
         assert not any(side.any() for side in layer.noise(0))
 
 
 def forward_reference(x: Array, layer: zo.LayerState, seed: int, alpha: float) -> list[Array]:
     """What q, k and v grow by, for rows *x*."""
-    D, U = layer.down.double().T.numpy(), layer.up.double().T.numpy()
-    S = [layer.sigma * np.sqrt(paths.variance.double().T.numpy()) for paths in (layer.of_down, layer.of_up)]
+    D, U = layer.down.double().numpy(), layer.up.double().numpy()
+    S = [layer.sigma * np.sqrt(paths.variance.double().numpy()) for paths in (layer.of_down, layer.of_up)]
     Z = noise(layer.site.index, seed, PARAMS.rank)
     r, at, grown = PARAMS.rank, 0, []
     for block, width in enumerate(WIDTHS):

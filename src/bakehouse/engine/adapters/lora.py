@@ -6,7 +6,7 @@ import itertools
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -80,7 +80,7 @@ class LoraStore(AdapterStore):
     def clone(self, slot: int) -> int:
         source = self._of(slot)
         copy = self.create()
-        self._put(copy, source.deltas, source.state)
+        self._slots[copy] = replace(source, generation=next(self._generations))
         return copy
 
     def remove(self, slot: int) -> None:

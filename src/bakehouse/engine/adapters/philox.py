@@ -15,8 +15,8 @@ _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
-#: Counters worked on at once, so that the round's numbers stay in the processor's cache.
-_CHUNK = 1 << 15
+#: Counters worked on at once by a processor, so that a round's numbers stay in its cache.
+_CHUNK = 1 << 14
 #: Triton's step between two uniforms, just under 2**-31, and its smallest argument of the logarithm.
 _UNIT = 4.6566127342e-10
 _SMALLEST = 1e-7
@@ -52,7 +52,8 @@ def normals_at(key: int, counters: Tensor) -> Tensor:
 def normals(key: int, rows: int, columns: int, device: torch.device | str = "cpu") -> Tensor:
     """Z of shape [rows, columns], float32: element (i, j) has counter ``i * columns + j``."""
     flat = torch.empty(rows * columns, dtype=torch.float32, device=device)
-    for start in range(0, flat.numel(), _CHUNK):
-        stop = min(start + _CHUNK, flat.numel())
+    chunk = _CHUNK if flat.device.type == "cpu" else max(1, flat.numel())
+    for start in range(0, flat.numel(), chunk):
+        stop = min(start + chunk, flat.numel())
         flat[start:stop] = normals_at(key, torch.arange(start, stop, dtype=torch.int64, device=device))
     return flat.view(rows, columns)

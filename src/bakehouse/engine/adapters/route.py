@@ -71,7 +71,7 @@ class Rows:
 
 
 class Up(NamedTuple):
-    """Columns ``start .. stop`` of the output grow by ``scale * h[:, low:high] @ weight.T``."""
+    """Columns ``start .. stop`` of the output grow by ``scale * h[:, low:high] @ weight``."""
 
     start: int
     stop: int
@@ -83,34 +83,49 @@ class Up(NamedTuple):
 
 @dataclass(slots=True)
 class Product:
-    """All deltas of one adapter on one linear, the downward halves joined: [sum of ranks, in]."""
+    """All deltas of one adapter on one linear, the downward halves joined: [in, sum of ranks]."""
 
     down: Tensor
     ups: list[Up]
 
     @classmethod
     def of(cls, parts: Sequence[Part], deltas: dict[str, Delta]) -> Product | None:
-        """None where no part has a delta. With a single one its weights are shared, not copied."""
-        ups: list[Up] = []
-        low = 0
-        for part in parts:
-            if (delta := deltas.get(part.name)) is not None:
-                ups.append(Up(part.start, part.stop, low, low + delta.rank, delta.up, delta.scale))
-                low += delta.rank
-        if not ups:
+        """None where no part has a delta. The deltas become views of its weights, so that these are held once."""
+        mine = [(part, deltas[part.name]) for part in parts if part.name in deltas]
+        if not mine:
             return None
-        downs = [deltas[part.name].down for part in parts if part.name in deltas]
-        return cls(downs[0] if len(downs) == 1 else torch.cat(downs), ups)
+        down = torch.cat([delta.down for _, delta in mine], 1)
+        ups, low = [], 0
+        for part, delta in mine:
+            high = low + delta.rank
+            delta.down, delta.up = down[:, low:high], delta.up.contiguous()
+            ups.append(Up(part.start, part.stop, low, high, delta.up, delta.scale))
+            low = high
+        return cls(down, ups)
 
     def bytes(self) -> int:
         tensors = [self.down, *(up.weight for up in self.ups)]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
+    def add(self, h: Tensor, y: Tensor) -> None:
+        for up in self.ups:
+            y[:, up.start : up.stop].addmm_(h[:, up.low : up.high], up.weight, alpha=up.scale)
+
 
 class Work(NamedTuple):
+    """``mean`` and, of a candidate, its ``noise``: two products, as their sum would be rounded to the mean's precision
+    and the noise is small."""
+
     rows: Rows
     mean: Product
     noise: Product | None
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        h = x @ self.mean.down
+        if self.noise is not None:
+            h.addmm_(x, self.noise.down)
+            self.noise.add(h, y)
+        self.mean.add(h, y)
 
 
 @dataclass(slots=True)
@@ -124,12 +139,13 @@ class Site:
     def __call__(self, x: Tensor, y: Tensor) -> None:
         if x.shape[0] < self.rows:
             raise RuntimeError(f"{self.linear.parts[0].name} was given {x.shape[0]} rows of a step of {self.rows}")
-        for rows, mean, noise in self.work:
+        for work in self.work:
+            rows = work.rows
             if rows.index is None:
-                _add(x[rows.start : rows.stop], y[rows.start : rows.stop], mean, noise)
+                work.add(x[rows.start : rows.stop], y[rows.start : rows.stop])
             else:
                 some = y.index_select(0, rows.index)
-                _add(x.index_select(0, rows.index), some, mean, noise)
+                work.add(x.index_select(0, rows.index), some)
                 y.index_copy_(0, rows.index, some)
 
     def open(self, work: Work, rows: int) -> None:
@@ -141,13 +157,3 @@ class Site:
     def close(self) -> None:
         self.work.clear()
         self.linear.adapter = None
-
-
-def _add(x: Tensor, y: Tensor, mean: Product, noise: Product | None) -> None:
-    """Mean and noise are two products: their sum would be rounded to the mean's precision, and the noise is small."""
-    h = x @ mean.down.T
-    if noise is not None:
-        h.addmm_(x, noise.down.T)
-    for product in (mean,) if noise is None else (mean, noise):
-        for up in product.ups:
-            y[:, up.start : up.stop].addmm_(h[:, up.low : up.high], up.weight.T, alpha=up.scale)

@@ -4,8 +4,8 @@ A candidate is a seed. Its weights are ``mean + S * Z(seed)``, elementwise, wher
 time (`philox`) and S = sigma * sqrt(C). Seed 0 is the mean itself: no noise in any layer. The update is that of Hansen,
 "The CMA evolution strategy: a tutorial" (arXiv 1604.00772), with the matrix C kept to its diagonal.
 
-Layout: per layer ``down`` [3 rank, in], the blocks q, k, v one under the other, and ``up`` [dq + dk + dv, rank]; so the
-means are LoRA weights as `peft` has them. The noise's own layout is the transposed one, [in, rank] and [rank, width].
+Layout: per layer ``down`` [in, 3 rank] and ``up`` [rank, dq + dk + dv], the blocks q, k, v side by side; rows of the
+batch are multiplied from the left.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LayerSite:
 
     @property
     def bounds(self) -> list[tuple[int, int]]:
-        """The rows of ``up`` that belong to q, k and v."""
+        """The columns of ``up`` that belong to q, k and v."""
         return list(pairwise(accumulate(self.widths, initial=0)))
 
 
@@ -78,13 +78,13 @@ class LayerState:
         """S * Z of one candidate for ``down`` and ``up``, float32. Zero for seed 0."""
         if seed == 0:
             return torch.zeros_like(self.of_down.variance), torch.zeros_like(self.of_up.variance)
-        rank = self.up.shape[1]
+        rank = self.up.shape[0]
         downs, ups = [], []
         for offset, width in zip(BLOCK_OFFSETS, self.site.widths, strict=True):
             shift = self.site.index + offset
             downs.append(_block(seed + shift, self.site.inputs, rank, self.down.device))
             ups.append(_block(seed - shift, rank, width, self.up.device))
-        down, up = torch.cat(downs), torch.cat(ups)
+        down, up = torch.cat(downs, 1), torch.cat(ups, 1)
         return (
             down.mul_(self.of_down.variance.sqrt()).mul_(self.sigma),
             up.mul_(self.of_up.variance.sqrt()).mul_(self.sigma),
@@ -92,10 +92,10 @@ class LayerState:
 
 
 def _block(seed: int, rows: int, columns: int, device: torch.device) -> Tensor:
-    """Z(seed) of shape [rows, columns], transposed. An effective seed of exactly 0 is no noise."""
+    """Z(seed) of shape [rows, columns]. An effective seed of exactly 0 is no noise."""
     if seed == 0:
-        return torch.zeros(columns, rows, device=device)
-    return philox.normals(seed, rows, columns, device).T
+        return torch.zeros(rows, columns, device=device)
+    return philox.normals(seed, rows, columns, device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +112,10 @@ def start(params: ZoParams, sites: Sequence[LayerSite], dtype: torch.dtype, rand
 
 
 def _fresh(params: ZoParams, site: LayerSite, dtype: torch.dtype, random: torch.Generator) -> LayerState:
-    down = torch.empty(3 * params.rank, site.inputs, device=random.device)
-    torch.nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=random)
-    up = torch.zeros(sum(site.widths), params.rank, device=random.device, dtype=dtype)
+    down = torch.empty(site.inputs, 3 * params.rank, device=random.device)
+    # torch counts the second dimension as the fan-in, which is the first one here.
+    torch.nn.init.kaiming_uniform_(down.T, a=math.sqrt(5), generator=random)
+    up = torch.zeros(params.rank, sum(site.widths), device=random.device, dtype=dtype)
     return LayerState(site, down.to(dtype), up, params.sigma, Paths.start(down), Paths.start(up))
 
 
@@ -167,9 +168,7 @@ def deltas_of(state: State, dtype: torch.dtype, seed: int | None = None) -> dict
     deltas: dict[str, Delta] = {}
     for layer in state.layers:
         down, up = (layer.down, layer.up) if seed is None else (side.to(dtype) for side in layer.noise(seed))
-        rank = layer.up.shape[1]
+        rank = layer.up.shape[0]
         for block, (module, (start, stop)) in enumerate(zip(layer.site.modules, layer.site.bounds, strict=True)):
-            deltas[module] = Delta(
-                down[block * rank : (block + 1) * rank].contiguous(), up[start:stop].contiguous(), state.params.alpha
-            )
+            deltas[module] = Delta(down[:, block * rank : (block + 1) * rank], up[:, start:stop], state.params.alpha)
     return deltas

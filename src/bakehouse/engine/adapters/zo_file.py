@@ -68,8 +68,8 @@ def read(folder: Path, params: ZoParams, sites: Sequence[LayerSite], deltas: Map
 def _layer(
     file: Path, site: LayerSite, sigma: float, deltas: Mapping[str, Delta], tensors: Mapping[str, Tensor]
 ) -> LayerState:
-    down = torch.cat([deltas[module].down for module in site.modules])
-    up = torch.cat([deltas[module].up for module in site.modules])
+    down = torch.cat([deltas[module].down for module in site.modules], 1)
+    up = torch.cat([deltas[module].up for module in site.modules], 1)
     paths = [
         Paths(*(_tensor(file, tensors, f"{site.index}.{side}.{name}", mean.shape).to(mean.device) for name in _NAMES))
         for side, mean in (("down", down), ("up", up))
