@@ -201,9 +201,9 @@ class ContextTable:
                 f"{pages} more pages are needed; of {self.pool.total} only {gain} are free, cached or of contexts that"
                 " can be put aside; release contexts, or serve the model with more pages"
             )
-        for context in chosen:  # one whose pages all stay with others need not lose them
-            if any(gone[page] == self.pool.holders[page] for page in context.pages):
-                self.put_aside(context)
+        holders = self.pool.holders  # one whose pages all stay with others need not lose them
+        for context in [one for one in chosen if any(gone[page] == holders[page] for page in one.pages)]:
+            self.put_aside(context)
 
     def _victims(self, keep: Context | None, claim: Claim | None) -> list[Context]:
         idle, waiting = [], []
