@@ -69,8 +69,9 @@ def test_random_grammars_accept_exactly_their_texts(seed: int) -> None:
     source = random_grammar(random.Random(seed))
     try:
         start = matcher("ebnf", source)
-    except BadRequest as refused:
-        assert "can never end" in refused.detail, refused.detail
+    except BadRequest as error:
+        if "can never end" not in error.detail:
+            raise
         return
     rules = ebnf.parse(source)
     expected = {text for text in TEXTS if recognised(rules, text)}

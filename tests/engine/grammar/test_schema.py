@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import re
+from decimal import Decimal
 from typing import Any
 
 import jsonschema_rs
 import pytest
 
-from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.errors import BadRequest, LimitExceeded
 from bakehouse.engine.grammar import schema
-from tests.engine.grammar.texts import fitting, matcher
+from bakehouse.engine.grammar.base import Matcher
+from tests.engine.grammar.texts import fits, fitting, matcher
 
 A = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 
@@ -59,6 +62,7 @@ def texts_of(value: Any, texts: list[str]) -> set[str]:
         ({"type": "number", "minimum": -1.5, "maximum": 2}, ["-1.5", "0", "1.999999999", "2"], ["-1.6", "2.1"]),
         ({"type": "number"}, ["0.123456789", "-12", "1.0"], ["0.1234567891", ".5", "1.", "10" * 10]),
         ({"type": "number", "exclusiveMinimum": 0, "maximum": 1e-12}, ["0.000000000001"], ["0", "1"]),
+        ({"type": "number", "exclusiveMinimum": 7, "maximum": 7.5}, ["7.1", "7.5"], ["7", "7.0"]),
         # Strings
         ({"type": "string", "minLength": 2, "maxLength": 3}, ['"ab"', '"äöü"', r'"\n\""'], ['"a"', '"abcd"']),
         ({"type": "string", "pattern": "^[a-z]+$"}, ['"abc"'], ['"ab1"', '""']),
@@ -236,10 +240,56 @@ def test_what_is_no_schema_is_refused(source: str, detail: str) -> None:
         matcher("json_schema", source)
 
 
-@pytest.mark.timeout(20)
-def test_a_huge_schema_is_refused_or_compiled_in_time() -> None:
-    properties = {
-        f"name{n}": {"type": "string", "maxLength": 5000, "pattern": "^(?:[a-z]{1,40}-){1,40}$"} for n in range(4000)
+@pytest.mark.parametrize("seed", range(60))
+def test_no_number_outside_of_its_bounds_fits_and_none_well_inside_is_missed(seed: int) -> None:
+    """In exact decimals. Near an edge llguidance may ask for more digits than a number needs: there only the first."""
+    rng = random.Random(seed)
+    places = rng.choice([0, 0, 1, 2, 3])
+    low = Decimal(rng.randrange(-(10**places) * 10, 10**places * 10)).scaleb(-places)
+    high = low + Decimal(rng.randrange(1, 4 * 10**places)).scaleb(-places)
+    bounds = {rng.choice(["minimum", "exclusiveMinimum"]): low, rng.choice(["maximum", "exclusiveMaximum"]): high}
+    start = matcher(
+        "json_schema", json.dumps({"type": "number"} | {word: float(edge) for word, edge in bounds.items()})
+    )
+    middle = (low + high) / 2
+    for edge in (low, high, middle, Decimal(0), Decimal(int(low)), Decimal(int(high))):
+        for step in ("0", "1", "-1", "0.1", "-0.1", "0.001", "-0.001", "1e-9", "-1e-9"):
+            value = edge + Decimal(step)
+            for text in {f"{value.normalize():f}", f"{value:f}", f"-{value:f}".replace("--", "")}:
+                assert not fits(start, text) or within(Decimal(text), bounds), (bounds, text)
+    assert fits(start, f"{middle.normalize():f}"), (bounds, middle)
+
+
+def within(value: Decimal, bounds: dict[str, Decimal]) -> bool:
+    holds = {
+        "minimum": lambda edge: value >= edge,
+        "exclusiveMinimum": lambda edge: value > edge,
+        "maximum": lambda edge: value <= edge,
+        "exclusiveMaximum": lambda edge: value < edge,
     }
-    with pytest.raises(BadRequest, match="grammar: "):
-        matcher("json_schema", json.dumps({"type": "object", "properties": properties}))
+    return all(holds[word](edge) for word, edge in bounds.items())
+
+
+@pytest.mark.timeout(20)
+def test_a_large_schema_is_compiled_in_time() -> None:
+    inner = {"type": "string", "maxLength": 5000, "pattern": "^(?:[a-z]{1,40}-){1,40}$"}
+    value = {"type": "object", "properties": {f"name{n}": inner for n in range(1000)}}
+    assert texts_of(value, ['{"name7": "ab-cd-"}', '{"name7": "ab"}']) == {'{"name7": "ab-cd-"}'}
+
+
+def test_a_schema_whose_parts_multiply_is_refused() -> None:
+    parts = [{"anyOf": [{"properties": {f"{k}-{n}": {"type": "integer"}}} for n in range(8)]} for k in range(6)]
+    with pytest.raises(BadRequest, match="grammar: schema too large"):
+        matcher("json_schema", json.dumps({"allOf": parts}))
+
+
+def test_one_that_cannot_be_followed_says_so_where_it_is_stepped() -> None:
+    start = matcher("regex", "(?:[a-z]{0,1000}[0-9a-z]{0,1000}){0,30}")
+    with pytest.raises(LimitExceeded, match="the grammar is too complex to follow here"):
+        masks_until_refused(start)
+
+
+def masks_until_refused(start: Matcher) -> None:
+    for _ in range(200):
+        start.mask()
+        start.accept(b"a")

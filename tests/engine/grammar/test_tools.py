@@ -27,14 +27,15 @@ TOOLS = (
 )
 SCHEMAS = {"weather": WEATHER, "now": {"type": "object", "maxProperties": 0}}
 
-R1 = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>{}\n```json\n{}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+R1_OPENS = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>"
+R1_CLOSES = "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
 JSON_CALL = '{{"name": "{}", "%s": {}}}'
 FORMS = {
     "qwen3": "<tool_call>\n" + JSON_CALL % "arguments" + "\n</tool_call>",
     "qwen2": "<tool_call>\n" + JSON_CALL % "arguments" + "\n</tool_call>",
     "llama3": JSON_CALL % "parameters",
     "mistral3": "[TOOL_CALLS]{}[ARGS]{}",
-    "r1": R1,
+    "r1": R1_OPENS + "{}\n```json\n{}\n```" + R1_CLOSES,
 }
 
 

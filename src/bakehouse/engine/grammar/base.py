@@ -9,7 +9,10 @@ from bakehouse.engine.params import GrammarSpec
 
 
 class Matcher(ABC):
-    """Where one sequence stands in a grammar. Used by one thread at a time; `masks` may run on a worker thread."""
+    """Where one sequence stands in a grammar. Used by one thread at a time; `masks` may run on a worker thread.
+
+    Each method that computes raises `LimitExceeded` where a grammar grows too complex to follow; only `reset` may help.
+    """
 
     @abstractmethod
     def mask(self) -> bytes:

@@ -85,8 +85,8 @@ def _recurring(rules: dict[str, Node]) -> set[str]:
     lowest: dict[str, int] = {}
     open_: dict[str, None] = {}
     found: set[str] = set()
-    for root in rules:
-        path = [(root, iter(names(rules[root])))] if root not in number else []
+    for root, node in rules.items():
+        path = [(root, iter(names(node)))] if root not in number else []
         while path:
             name, below = path[-1]
             if name not in number:

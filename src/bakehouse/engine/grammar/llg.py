@@ -25,8 +25,9 @@ from bakehouse.engine.tokenizer.base import Tokenizer
 CACHE_SIZE = 64
 
 #: What one grammar may cost. Beyond, it is refused where it is compiled, or its request fails where it is stepped.
-#: The numbers are llguidance's own defaults but for the grammar's size, which bounds compiling to about a second.
-_LIMITS = LLParserLimits(max_grammar_size=200_000, verbose_errors=False)
+#: The others are llguidance's own; the size bounds compiling to about a second, the row is wide enough for an object of
+#: a thousand optional properties.
+_LIMITS = LLParserLimits(max_grammar_size=200_000, max_items_in_row=10_000, verbose_errors=False)
 
 
 class LlgCompiler(Compiler):
@@ -57,7 +58,10 @@ class LlgCompiler(Compiler):
         return LlgMatcher(compiled.deep_copy(), self._tokenizer.vocab_size, self._stop)
 
     def _compile(self, grammar: str) -> LLMatcher:
+        """With its first mask, so that what is too complex from the start is refused here."""
         compiled = LLMatcher(self._vocabulary, grammar, log_level=0, limits=_LIMITS)
+        if not compiled.is_error():
+            compiled.compute_bitmask()
         if compiled.is_error():
             raise BadRequest.at("grammar", _told(compiled))
         return compiled
@@ -82,7 +86,7 @@ def _grammar(spec: GrammarSpec) -> str:
 
 def _told(matcher: LLMatcher) -> str:
     """llguidance's own words, without its notes on where in its code it was."""
-    return matcher.get_error().split("\n<state>")[0].strip()[:2000]
+    return matcher.get_error().split("\n<")[0].strip()[:2000]
 
 
 class LlgMatcher(Matcher):

@@ -24,15 +24,13 @@ from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.grammar import pattern, regex
 from bakehouse.engine.grammar.finite import check_finite
 from bakehouse.engine.grammar.formats import FORMATS
+from bakehouse.engine.grammar.numbers import BOUNDS, bound_numbers
 
 Schema = dict[str, Any]
 
 MAX_SPACES = 20
 MAX_DEPTH = 64
-SAFE_INTEGER = 2**53 - 1
 ANY_DEPTH = 16
-#: A divisor that llguidance can hold, and with it a limit of decimals.
-FINEST = 1e-9
 
 _ANY = {"$ref": f"#/$defs/any{ANY_DEPTH}"}
 
@@ -41,7 +39,6 @@ OPTIONS = {"whitespace_pattern": rf"[\x20\x0A\x0D\x09]{{1,{MAX_SPACES}}}", "coer
 
 _OBJECT_WORDS = ("properties", "required", "additionalProperties", "minProperties", "maxProperties")
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _COMBINED = ("anyOf", "oneOf", "allOf")
 _TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
 _REFUSED = (
@@ -120,7 +117,7 @@ class _Prepass:
 
     def with_reference_aside(self, value: Schema, path: str) -> Schema:
         """A reference beside other keywords holds together with them, as one more part of ``allOf``."""
-        others = [word for word in value if word in (*_OBJECT_WORDS, *_COUNTS, *_BOUNDS, *_COMBINED, *_OTHER)]
+        others = [word for word in value if word in (*_OBJECT_WORDS, *_COUNTS, *BOUNDS, *_COMBINED, *_OTHER)]
         if "$ref" not in value or not others:
             return value
         rest = {word: value[word] for word in others}
@@ -166,7 +163,7 @@ class _Prepass:
                 result[word] = self.listed(given, here) if word == "enum" else given
             elif word in _COUNTS:
                 result[word] = self.whole(given, here)
-            elif word in _BOUNDS:
+            elif word in BOUNDS:
                 result[word] = self.number(given, here)
             elif word in ("items", "additionalProperties"):
                 result[word] = self.schema(given, here)
@@ -180,7 +177,7 @@ class _Prepass:
                 result[word] = self.required(given, here)
         self.strings(value, result, path)
         if "enum" not in value and "const" not in value:
-            _bound_numbers(result, types)
+            bound_numbers(result, types)
         return result
 
     def cap_any(self, result: Schema) -> None:
@@ -328,19 +325,6 @@ def _close(result: Schema, others: Iterable[str]) -> None:
     result["additionalProperties"] = False
 
 
-def _bound_numbers(result: Schema, types: list[str]) -> None:
-    """Bounds where a number has none, and a limit of decimals where its own bounds are not finer."""
-    if not {"integer", "number"} & set(types):
-        return
-    given = [result[word] for word in _BOUNDS if word in result]
-    if "minimum" not in result and "exclusiveMinimum" not in result:
-        result["minimum"] = min([-SAFE_INTEGER, *(2 * value for value in given)])
-    if "maximum" not in result and "exclusiveMaximum" not in result:
-        result["maximum"] = max([SAFE_INTEGER, *(2 * value for value in given)])
-    if "number" in types and "multipleOf" not in result and all(round(value, 6) == value for value in given):
-        result["multipleOf"] = FINEST
-
-
 def _searched(source: str, field: str) -> str:
     """*source* for llguidance, which searches: anchored where the whole string must match."""
     parsed = regex.parse(source, field)
@@ -357,7 +341,7 @@ def any_json() -> Schema:
 
 def _any_levels() -> dict[str, Schema]:
     number: Schema = {"type": "number"}
-    _bound_numbers(number, ["number"])
+    bound_numbers(number, ["number"])
     plain = [{"type": "string"}, number, {"type": "boolean"}, {"type": "null"}]
     levels: dict[str, Schema] = {"any0": {"anyOf": plain}}
     for level in range(1, ANY_DEPTH + 1):
