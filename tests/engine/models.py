@@ -49,10 +49,10 @@ _EXPERTS: dict[str, Any] = {"num_experts_per_tok": 2, "num_local_experts": 4}
 
 #: Family to what it changes of a small Llama. ``qwen3`` and ``gemma2`` have heads wider than hidden / heads.
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {"model_type": "llama"},
+    "llama": {"model_type": "llama", "head_dim": 32},
     "qwen2": {"model_type": "qwen2"},
     "qwen3": {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": True},
-    "mistral": {"model_type": "mistral", "sliding_window": 24, "head_dim": 16},
+    "mistral": {"model_type": "mistral", "sliding_window": 24, "head_dim": 32},
     "gemma2": {
         "model_type": "gemma2",
         "head_dim": 32,

@@ -20,6 +20,7 @@ from bakehouse.engine.errors import StepFailed
 from bakehouse.engine.runner.torch import probe
 from bakehouse.engine.runner.torch.batch import Batch, Keys, Work
 from bakehouse.engine.runner.torch.kv import KVShape
+from bakehouse.engine.runner.torch.native import Native
 
 #: Under this name transformers knows our function. No mask is registered for it at run time.
 NAME = "bakehouse"
@@ -39,11 +40,26 @@ _IDLE = frozenset(
 )
 
 
-@dataclass(slots=True)
 class Now:
     """The step that the layers of one model are in."""
 
-    batch: Batch | None = None
+    def __init__(self) -> None:
+        self.batch: Batch | None = None
+        self._angles: tuple[Tensor, Tensor] | None = None
+        self._rotation: tuple[Tensor, Tensor] | None = None
+
+    def rotation(self, angles: tuple[Tensor, Tensor], dim: int) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines ``[rows, dim]`` in float32, made once for all layers that are given the same; None
+        where they are not of the whole head."""
+        if self._angles is None or self._angles[0] is not angles[0]:
+            if angles[0].shape[-1] != dim or angles[0].dim() != 3:
+                return None
+            self._rotation = (angles[0][0].float().contiguous(), angles[1][0].float().contiguous())
+            self._angles = angles
+        return self._rotation
+
+    def clear(self) -> None:
+        self.batch = self._angles = self._rotation = None
 
 
 class LayerKV:
@@ -53,6 +69,7 @@ class LayerKV:
         self.shape = shape
         self.window = window
         self.now = now
+        self.native: Native | None = None
         self.pool: Tensor | None = None
 
     def write(self, slots: Tensor, key: Tensor, value: Tensor) -> None:
@@ -121,13 +138,33 @@ def paged(
 ) -> Tensor:
     """Write the new keys and values, then attend. All are ``[rows, heads, dim]``, and so is the answer."""
     layer.write(batch.slots, key, value)
-    works = batch.works(layer.window)
     scale = query.shape[2] ** -0.5 if scaling is None else scaling
-    heads = Heads(scale, softcap, sinks)
-    rows, page_size = query.shape[0], batch.page_size
-    if len(works) == 1 and isinstance(works[0].rows, range) and len(works[0].rows) == rows:
+    return over_pool(layer, batch, query, Heads(scale, softcap, sinks))
+
+
+def over_pool(layer: LayerKV, batch: Batch, query: Tensor, heads: Heads) -> Tensor:
+    """Attention of ``[rows, heads, dim]`` over what is written."""
+    assert layer.pool is not None
+    works, page_size = batch.works(layer.window), batch.page_size
+    reads = batch.reads(layer.window)
+    if reads is None and len(works) == 1 and isinstance(works[0].rows, range):
         return _run(works[0], query, *layer.read(works[0].keys, page_size), heads)
-    out = query.new_empty(rows, query.shape[1], layer.shape.value_dim)
+    out = query.new_empty(query.shape[0], query.shape[1], layer.shape.value_dim)
+    if reads is not None:
+        assert layer.native is not None
+        sinks = None if heads.sinks is None else heads.sinks.float()
+        query = query.contiguous()
+        layer.native.decode(
+            query,
+            layer.pool,
+            out,
+            layer.shape.heads,
+            page_size,
+            reads.tensors,
+            heads.scale,
+            heads.softcap or 0.0,
+            sinks,
+        )
     for work in works:
         keys, values = layer.read(work.keys, page_size)
         if isinstance(work.rows, range):
@@ -140,6 +177,8 @@ def paged(
 
 @dataclass(slots=True)
 class Heads:
+    """What a layer does to its scores; *sinks* is one per query head."""
+
     scale: float
     softcap: float | None
     sinks: Tensor | None

@@ -39,11 +39,29 @@ class Work:
     blind: bool = False
 
 
+@dataclass(slots=True)
+class Reads:
+    """Single rows for the native kernel: see `Native.decode`. ``all_rows``: they are all rows of the batch."""
+
+    tensors: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+    all_rows: bool
+
+
+#: Up to so many rows of a segment are run as single rows where the native kernel does them.
+_FEW = 8
+
+
 class Batch:
-    """The attention of one step. ``works(window)`` is what a layer with that window has to do."""
+    """The attention of one step. A layer with *window* has to do ``works(window)`` and, natively, ``reads(window)``."""
 
     def __init__(
-        self, plan: StepPlan, page_size: int, slot_bytes: int, dtype: torch.dtype, device: torch.device
+        self,
+        plan: StepPlan,
+        page_size: int,
+        slot_bytes: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        native: bool = False,
     ) -> None:
         self._plan = plan
         self.page_size = page_size
@@ -51,6 +69,8 @@ class Batch:
         self._dtype = dtype
         self._device = device
         self._works: dict[int | None, list[Work]] = {}
+        self._reads: dict[int | None, Reads | None] = {}
+        self._few = _FEW if native else 0
         self._longest = max((segment.history + segment.count for segment in plan.segments), default=0)
         self._odd = any(segment.key_positions is not None for segment in plan.segments)
         self.slots = self._slots()
@@ -68,9 +88,40 @@ class Batch:
                 ]
         return torch.tensor(slots, dtype=torch.long, device=self._device)
 
+    def _effective(self, window: int | None) -> int | None:
+        """None for a window where no row is far enough from any key."""
+        return None if window is not None and window >= self._longest and not self._odd else window
+
+    def reads(self, window: int | None) -> Reads | None:
+        """The rows that the native kernel does; `works` leaves them out."""
+        window = self._effective(window)
+        if window not in self._reads:
+            self._reads[window] = self._plan_reads(window)
+        return self._reads[window]
+
+    def _native(self, segment: Segment) -> bool:
+        return segment.count <= self._few and segment.visible is None and segment.key_positions is None
+
+    def _plan_reads(self, window: int | None) -> Reads | None:
+        rows: list[int] = []
+        pages: list[int] = []
+        starts: list[int] = []
+        stops: list[int] = []
+        for segment in self._plan.segments:
+            if self._native(segment):
+                rows += range(segment.start, segment.start + segment.count)
+                starts += [len(pages)] * segment.count
+                stops += range(segment.history + 1, segment.history + segment.count + 1)
+                pages += segment.pages[: -(-stops[-1] // self.page_size)]
+        if not rows:
+            return None
+        firsts = [0 if window is None else max(stop - window, 0) for stop in stops]
+        wide = [torch.tensor(values, dtype=torch.long) for values in (rows, starts, firsts, stops)]
+        held = torch.tensor(pages, dtype=torch.int32)
+        return Reads((wide[0], held, wide[1], wide[2], wide[3]), len(rows) == len(self._plan.tokens))
+
     def works(self, window: int | None) -> list[Work]:
-        if window is not None and window >= self._longest and not self._odd:
-            window = None  # no row is far enough from any key
+        window = self._effective(window)
         if window not in self._works:
             self._works[window] = self._plan_works(window)
         return self._works[window]
@@ -79,6 +130,8 @@ class Batch:
         single: list[Segment] = []
         works: list[Work] = []
         for segment in self._plan.segments:
+            if self._native(segment):
+                continue
             if segment.count == 1 and segment.visible is None and segment.key_positions is None:
                 single.append(segment)
             elif segment.visible is None and segment.key_positions is None:

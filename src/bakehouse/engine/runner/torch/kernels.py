@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bakehouse.engine.runner.torch.native import KINDS, Native
+
 
 class Kernel(ABC):
     """``x W^T + b`` for flat rows. Immutable; results of a row do not depend on the other rows beyond rounding."""
@@ -80,15 +82,66 @@ class Int4(Kernel):
         return y if self.bias is None else y.add_(self.bias)
 
 
-def make_kernel(weight: Tensor, bias: Tensor | None, quantise: str | None) -> Kernel:
+class Panels(Kernel):
+    """Our own kernel: panels of 32 outputs, streamed once for any number of rows. bf16, int8 or int4.
+
+    int8: one scale per output, ``max|w| / 127``. int4: values -8..7 and one scale per output and 32 inputs, chosen so
+    that the largest weight of the group is exact. Scales are bf16.
+    """
+
+    group = 32
+
+    def __init__(self, native: Native, kind: str, weight: Tensor, bias: Tensor | None) -> None:
+        outputs, self.in_features = weight.shape
+        self._native = native
+        self._kind = KINDS[kind]
+        self._outputs = outputs
+        self.scales: Tensor | None = None
+        if kind == "int8":
+            scale = _safe(weight.float().abs().amax(dim=1) / 127)
+            values = (weight.float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+            self.weight, self.scales = _panels(values), _padded(scale.to(torch.bfloat16))
+        elif kind == "int4":
+            groups = weight.float().view(outputs, -1, self.group)
+            scale = _safe(groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))[..., 0] / -8)
+            values = ((groups / scale[..., None]).round().clamp(-8, 7) + 8).to(torch.uint8)
+            paired = _panels(values.view(outputs, -1)).view(-1, self.in_features // 2, 64)
+            self.weight = paired[..., :32] | paired[..., 32:] << 4
+            self.scales = _padded(scale.to(torch.bfloat16)).view(-1, 32, scale.shape[1]).transpose(1, 2).contiguous()
+        else:
+            self.weight = _panels(weight)
+        self.bias = None if bias is None else _padded(bias.float())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._native.product(self._kind, x.contiguous(), self.weight, self.scales, self.bias, self._outputs)
+
+
+def _safe(scale: Tensor) -> Tensor:
+    """As the kernel will read it, and nowhere zero."""
+    return scale.where(scale.abs() > 1e-20, 1.0).to(torch.bfloat16).float()
+
+
+def _padded(values: Tensor) -> Tensor:
+    return functional.pad(values, (0, 0) * (values.dim() - 1) + (0, -values.shape[0] % 32)).contiguous()
+
+
+def _panels(weight: Tensor) -> Tensor:
+    """``[outputs, inputs]`` as ``[outputs / 32, inputs / 2, 32, 2]``, the last panel filled up with zeros."""
+    return _padded(weight).view(-1, 32, weight.shape[1] // 2, 2).transpose(1, 2).contiguous()
+
+
+def make_kernel(weight: Tensor, bias: Tensor | None, quantise: str | None, native: Native | None) -> Kernel:
     """The kernel for *weight* ``[out, in]``. *quantise* is of the CPU only.
 
-    int4 needs inputs in whole groups of 32 and outputs in whole blocks of 16; a weight that is not falls back to int8.
+    int4 needs inputs in whole groups of 32; a weight that is not falls back to int8.
     """
-    if quantise == "int4" and weight.shape[1] % Int4.group == 0 and weight.shape[0] % 16 == 0:
+    if quantise == "int4" and weight.shape[1] % Panels.group:
+        quantise = "int8"
+    if weight.dtype == torch.bfloat16 and weight.device.type == "cpu":
+        if native is not None and native.multiplies and weight.shape[1] % 2 == 0:
+            return Panels(native, quantise or "bf16", weight, bias)
+        if quantise is None and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return Packed(weight, bias)
+    if quantise == "int4" and weight.shape[0] % 16 == 0:
         return Int4(weight, bias)
-    if quantise is not None:
-        return Int8(weight, bias)
-    if weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return Packed(weight, bias)
-    return Plain(weight, bias)
+    return Plain(weight, bias) if quantise is None else Int8(weight, bias)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bakehouse.engine.runner.torch.kernels import Kernel, make_kernel
+from bakehouse.engine.runner.torch.native import Native
 
 AdapterHook = Callable[[Tensor, Tensor], None]
 
@@ -86,7 +87,9 @@ class Member(nn.Module):
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-def replace_linears(model: nn.Module, quantise: str | None, keep: Sequence[nn.Module] = ()) -> list[Linear]:
+def replace_linears(
+    model: nn.Module, quantise: str | None, native: Native | None, keep: Sequence[nn.Module] = ()
+) -> list[Linear]:
     """Put `Linear` in the place of every ``nn.Linear`` under *model* but those in *keep*, siblings joined.
 
     *quantise*: None, ``int8`` or ``int4``. A weight that is shared with another module (tied embeddings) stays shared
@@ -100,7 +103,7 @@ def replace_linears(model: nn.Module, quantise: str | None, keep: Sequence[nn.Mo
             if type(child) is nn.Linear and not any(child is kept for kept in keep)
         }
         for names in _grouped(children):
-            made.append(_replace(parent, path, names, [children[name] for name in names], quantise))
+            made.append(_replace(parent, path, names, [children[name] for name in names], quantise, native))
     return made
 
 
@@ -124,7 +127,12 @@ def _joinable(linears: Sequence[nn.Linear]) -> bool:
 
 
 def _replace(
-    parent: nn.Module, path: str, names: Sequence[str], linears: Sequence[nn.Linear], quantise: str | None
+    parent: nn.Module,
+    path: str,
+    names: Sequence[str],
+    linears: Sequence[nn.Linear],
+    quantise: str | None,
+    native: Native | None,
 ) -> Linear:
     parts: list[Part] = []
     at = 0
@@ -136,7 +144,7 @@ def _replace(
     bias: Tensor | None = None
     if linears[0].bias is not None:
         bias = torch.cat([linear.bias.data for linear in linears]) if joined else linears[0].bias.data
-    made = Linear(make_kernel(weight, bias, quantise), parts)
+    made = Linear(make_kernel(weight, bias, quantise, native), parts)
     shared = Shared(made)
     for index, name in enumerate(names):
         setattr(parent, name, Member(shared, index) if joined else made)

@@ -29,6 +29,7 @@ class LayerFacts:
     module: nn.Module
     index: int
     shape: KVShape
+    group: int
     window: int | None
 
 
@@ -63,8 +64,8 @@ class Recorder:
         index = getattr(module, "layer_idx", None)
         if not isinstance(index, int):
             raise ModelRefused("its attention layers carry no layer_idx")
-        self.facts.append(LayerFacts(module, index, shape, self._window(mask)))
         group = query.shape[1] // key.shape[1]
+        self.facts.append(LayerFacts(module, index, shape, group, self._window(mask)))
         return value.repeat_interleave(group, dim=1).transpose(1, 2).contiguous(), None
 
     def _window(self, mask: Tensor | None) -> int | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,15 +14,18 @@ from bakehouse.engine.adapters.base import AdapterStore
 from bakehouse.engine.adapters.lora import LoraStore
 from bakehouse.engine.errors import ModelRefused
 from bakehouse.engine.params import SamplerKind
-from bakehouse.engine.plan.step import Readout, ReadoutResult, StepPlan
+from bakehouse.engine.plan.step import Readout, ReadoutResult, Segment, StepPlan
 from bakehouse.engine.runner.base import ModelShape, Runner
 from bakehouse.engine.runner.torch import load
 from bakehouse.engine.runner.torch.attention import LayerKV, Now
 from bakehouse.engine.runner.torch.batch import Batch
+from bakehouse.engine.runner.torch.fuse import adopt, find_layers, find_mlps, find_norms
 from bakehouse.engine.runner.torch.head import Head
 from bakehouse.engine.runner.torch.kv import KVPool
 from bakehouse.engine.runner.torch.linear import replace_linears
-from bakehouse.engine.runner.torch.probe import probe
+from bakehouse.engine.runner.torch.native import Native
+from bakehouse.engine.runner.torch.native import load as load_native
+from bakehouse.engine.runner.torch.probe import LayerFacts, probe
 from bakehouse.engine.sampling.torch import TorchSampler
 from bakehouse.engine.spec import ModelSpec
 
@@ -31,13 +35,18 @@ _HORIZON = 131_072
 
 def create(spec: ModelSpec) -> TorchRunner:
     """Load *spec*'s model. Raises `ModelRefused`."""
+    return create_with(spec, load_native())
+
+
+def create_with(spec: ModelSpec, native: Native | None) -> TorchRunner:
+    """`create`, with these native kernels or with none."""
     folder = load.find_folder(spec)
     config = load.read_config(folder)
     device = load.choose_device(spec)
     dtype, quantise = load.choose_dtype(spec, config, device)
     model = load.load_model(folder, config, dtype, device)
     try:
-        return TorchRunner(spec, config, model, dtype, device, quantise)
+        return TorchRunner(spec, config, model, dtype, device, quantise, native if device.type == "cpu" else None)
     except ModelRefused as refused:
         raise ModelRefused(f"{folder / 'config.json'}: {type(model).__name__} cannot be run: {refused}") from refused
 
@@ -61,13 +70,14 @@ class TorchRunner(Runner):
         dtype: torch.dtype,
         device: torch.device,
         quantise: str | None,
+        native: Native | None,
     ) -> None:
         text = config.get_text_config()
         longest = min(spec.max_context or text.max_position_embeddings, text.max_position_embeddings)
         self.base: nn.Module = getattr(model, model.base_model_prefix)
         facts = probe(self.base, text.num_hidden_layers, min(text.max_position_embeddings, _HORIZON), device)
         embedding = model.get_input_embeddings()
-        self.linears = replace_linears(model, quantise)
+        self.linears = replace_linears(model, quantise, native)
         self._head = Head(model)
         self._dtype = dtype
         self._device = device
@@ -75,6 +85,10 @@ class TorchRunner(Runner):
         self.layers = [LayerKV(fact.shape, fact.window, self._now) for fact in facts]
         for fact, layer in zip(facts, self.layers, strict=True):
             fact.module.__dict__["paged"] = layer
+        self._native = native is not None and all(_decodes(native, fact, dtype) for fact in facts)
+        if native is not None:
+            for layer in self.layers:
+                layer.native = native if self._native else None
         self._slot_bytes = max(fact.shape.width for fact in facts) * dtype.itemsize
         self._no_mask = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
         self._pool: KVPool | None = None
@@ -100,6 +114,28 @@ class TorchRunner(Runner):
             device=str(device),
         )
 
+        if self._native:
+            assert native is not None
+            self._fuse(native, {fact.module: layer for fact, layer in zip(facts, self.layers, strict=True)})
+
+    def _fuse(self, native: Native, layers: dict[nn.Module, LayerKV]) -> None:
+        """Put faster modules in place, each tried in a prefill and in a decode over a pool of its own."""
+        self.allocate(2)
+        first = StepPlan([*range(3, 6), *range(7, 9)], [0, 1, 2, 0, 1])
+        first.segments = [Segment(0, 3, 0, [0]), Segment(3, 2, 0, [1])]
+        second = StepPlan([3, 4], [3, 2], [Segment(0, 1, 3, [0]), Segment(1, 1, 2, [1])])
+
+        def run(plan: StepPlan, done: Callable[[], None]) -> None:
+            self._now.batch = self._batch(plan)
+            self._states(plan)
+            done()
+            self._now.clear()
+
+        runs = [partial(run, first), partial(run, second)]
+        for find in (find_norms, find_mlps, partial(find_layers, layers=layers)):
+            adopt(find(self.base, native), runs)
+        self._pool = None
+
     def allocate(self, pages: int) -> None:
         shapes = [layer.shape for layer in self.layers]
         self._pool = KVPool(shapes, pages, self.shape.page_size, self._dtype, self._device)
@@ -113,12 +149,15 @@ class TorchRunner(Runner):
             self._pool.copy(plan.copies)
         if self.adapters is not None:
             self.adapters.begin(plan)
-        self._now.batch = Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device)
+        self._now.batch = self._batch(plan)
         try:
             states = self._states(plan)
         finally:
-            self._now.batch = None
+            self._now.clear()
         return self._read(states, plan.readouts)
+
+    def _batch(self, plan: StepPlan) -> Batch:
+        return Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device, self._native)
 
     def _states(self, plan: StepPlan) -> Tensor:
         """Final, normalised hidden states ``[rows, hidden]``."""
@@ -154,6 +193,11 @@ class TorchRunner(Runner):
         self.adapters = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _decodes(native: Native, fact: LayerFacts, dtype: torch.dtype) -> bool:
+    shape = fact.shape
+    return shape.key_dim == shape.value_dim and native.decodes(dtype, fact.group, shape.key_dim)
 
 
 def _is_embedding(readout: Readout) -> bool:
