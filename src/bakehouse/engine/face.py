@@ -27,7 +27,10 @@ from bakehouse.engine.params import (
 
 
 class AsyncStream(ABC):
-    """The chunks of one generation, in order; the last one has ``finish``. Iterated once, by one task."""
+    """The chunks of one generation, in order; the last one has ``finish``. Iterated once, by one task.
+
+    Its context is busy until the last chunk was taken, an error raised, or `cancel` called.
+    """
 
     def __aiter__(self) -> AsyncIterator[Chunk]:
         return self
@@ -38,7 +41,10 @@ class AsyncStream(ABC):
 
     @abstractmethod
     def cancel(self) -> None:
-        """End it soon; its context stays usable. Does not block; nothing happens when it has ended."""
+        """End it soon; its context is cut back to the tokens of the chunks that were taken. Does not block.
+
+        Nothing happens when it has ended.
+        """
 
     async def __aenter__(self) -> Self:
         return self

@@ -118,9 +118,22 @@ class HandleStream(AsyncStream):
             await self._news.wait()
 
     def cancel(self, taken: int | None = None) -> None:
-        """Also: *taken*, how many tokens the reader took, where it is further away than this stream."""
+        """Also: *taken*, how many tokens a distant reader took."""
         self._stream.close(taken)
         self._news.set()
+
+    # Of a distant reader, whose chunks `serve` sends on
+
+    def be_distant(self) -> None:
+        """What is taken here is only sent on; `report` and `cancel` say what the reader took."""
+        self._stream.distant = True
+
+    def report(self, taken: int) -> None:
+        self._stream.report(taken)
+
+    @property
+    def closed(self) -> bool:
+        return self._stream.closed
 
 
 class Handle(AsyncSession):

@@ -204,11 +204,16 @@ class Stream:
     While it is **open**, its context can be forked, looked at and released, nothing else. It closes when the last
     chunk, or the error, was taken, or by `close`. The generation may run ahead of its reader; closed early, its context
     is cut back to what the reader took, so that what a program sees does not depend on how fast it reads.
+
+    With a **distant** reader, on the far side of a socket, taking a chunk here only sends it on: the reader says by
+    `report` and `close` what it took, and only `close` or an error closes the stream.
     """
 
     def __init__(self, job: GenerateJob, loop: EngineLoop) -> None:
-        #: Tokens in the chunks that were taken.
+        #: Tokens in the chunks that the reader took, and in those that left here.
         self.taken = 0
+        self.sent = 0
+        self.distant = False
         self.closed = False
         #: Whether nothing more can be taken: the last chunk was.
         self.ended = False
@@ -262,8 +267,10 @@ class Stream:
                 raise Cancelled("the stream was closed")
             self.ended = last
             if isinstance(item, Chunk):
-                self.taken += len(item.tokens)
-        if last:
+                self.sent += len(item.tokens)
+                if not self.distant:
+                    self.taken = self.sent
+        if last and not (self.distant and isinstance(item, Chunk)):
             self._close()
         if isinstance(item, EngineError):
             raise item
@@ -272,7 +279,7 @@ class Stream:
     def close(self, taken: int | None = None) -> None:
         """End the generation; nothing happens when it is closed. The context is cut back to the first *taken* tokens.
 
-        A reader on the far side of a socket says how many it took; without *taken* it is what was taken here.
+        A distant reader says how many it took; without *taken* it is what was taken here, or last reported.
         """
         with self._loop.lock:
             if self.closed:
@@ -284,12 +291,22 @@ class Stream:
                 self._loop.cancel(self.job)
         self._queue.put(Cancelled("the stream was closed"))
 
+    def report(self, taken: int) -> None:
+        """A distant reader has taken *taken* tokens by now. Raises `BadRequest` for more than were sent, or fewer."""
+        with self._guard:
+            self._check_taken(taken)
+            self.taken = taken
+
+    def _check_taken(self, taken: int) -> None:
+        least = self.taken if self.distant else 0
+        if not least <= taken <= self.sent:
+            raise BadRequest.at("taken", f"must lie between {least} and {self.sent}, not {taken}")
+
     def _close(self, taken: int | None = None) -> None:
         """Lock held."""
         with self._guard:
             if taken is not None:
-                if not 0 <= taken <= self.taken:
-                    raise BadRequest.at("taken", f"must lie between 0 and {self.taken}, not {taken}")
+                self._check_taken(taken)
                 self.taken = taken
             self.closed = True
         after, self._after = self._after, []

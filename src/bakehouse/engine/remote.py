@@ -12,7 +12,7 @@ from typing import Any
 from bakehouse.engine import wire
 from bakehouse.engine.adapters.base import ZoParams
 from bakehouse.engine.brle import Brle
-from bakehouse.engine.errors import EngineError, EngineLost
+from bakehouse.engine.errors import Cancelled, EngineError, EngineLost
 from bakehouse.engine.face import AsyncEngine, AsyncSession, AsyncStream
 from bakehouse.engine.link import Link
 from bakehouse.engine.params import (
@@ -90,7 +90,11 @@ class RemoteEngine(AsyncEngine):
     # Asking
 
     async def call(self, session: int, method: str, **args: Any) -> Any:
-        return await self._ask(lambda number: Call(number, session, method, args))
+        return await self._ask(lambda number: Call(number, session, method, args, self._taken()))
+
+    def _taken(self) -> list[tuple[int, int]]:
+        """What readers here took of their streams since this was last asked."""
+        return [(number, stream.report()) for number, stream in self._streams.items() if stream.unreported]
 
     async def stream(self, session: int, request: GenerateRequest) -> RemoteStream:
         stream = RemoteStream(self)
@@ -99,7 +103,7 @@ class RemoteEngine(AsyncEngine):
             # Registered before it is asked for: chunks may be in the frame that brings the answer.
             stream.number = number
             self._streams[number] = stream
-            return Call(number, session, "generate", {"request": request})
+            return Call(number, session, "generate", {"request": request}, self._taken())
 
         try:
             await self._ask(start)
@@ -130,12 +134,10 @@ class RemoteEngine(AsyncEngine):
     def _gone(self) -> EngineLost:
         return EngineLost(self._lost.detail if self._lost else "the connection was closed by this program")
 
-    def give_up(self, number: int) -> None:
-        """Tell the engine that nobody waits for *number* any more."""
-        self.link.send(wire.dump(wire.message_body(Cancel(number))))
-
-    def forget(self, number: int) -> None:
+    def give_up(self, number: int, taken: int = 0) -> None:
+        """Tell the engine that nobody waits for *number* any more; of a stream *taken* tokens were taken."""
         self._streams.pop(number, None)
+        self.link.send(wire.dump(wire.message_body(Cancel(number, taken))))
 
     # Answers
 
@@ -196,41 +198,48 @@ class RemoteStream(AsyncStream):
         self._engine = engine
         self._chunks: deque[Chunk] = deque()
         self._error: EngineError | None = None
+        self._taken = self._told = 0
         self._ended = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def unreported(self) -> bool:
+        return self._taken != self._told
+
+    def report(self) -> int:
+        """Tokens taken by now, which the engine is about to be told."""
+        self._told = self._taken
+        return self._taken
 
     def put(self, chunk: Chunk) -> None:
         self._chunks.append(chunk)
-        if chunk.finish is not None:
-            self._over()
-        self._wake()
+        self._news.set()
 
     def fail(self, error: EngineError) -> None:
-        if not self._ended:
-            self._error = error
-            self._over()
-            self._wake()
+        self._error = error
+        self._news.set()
 
     def cancel(self) -> None:
-        if not self._ended:
-            self._engine.give_up(self.number)
+        if not self._ended and self._error is None:
+            self._chunks.clear()
+            self._engine.give_up(self.number, self._taken)
+            self.fail(Cancelled("the stream was closed"))
 
     async def __anext__(self) -> Chunk:
         while not self._chunks:
             if self._ended:
-                error, self._error = self._error, None
-                raise error or StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self._chunks.popleft()
-
-    def _over(self) -> None:
-        self._ended = True
-        self._engine.forget(self.number)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+                raise StopAsyncIteration
+            if self._error is not None:
+                self._ended = True
+                raise self._error
+            self._news.clear()
+            await self._news.wait()
+        chunk = self._chunks.popleft()
+        self._taken += len(chunk.tokens)
+        if chunk.finish is not None:
+            self._ended = True
+            self._engine.give_up(self.number, self._taken)
+        return chunk
 
 
 class RemoteSession(AsyncSession):

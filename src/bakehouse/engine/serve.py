@@ -16,7 +16,7 @@ from typing import Any
 
 from bakehouse.engine import wire
 from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, EngineLost, LimitExceeded, NotFound
-from bakehouse.engine.face import AsyncEngine, AsyncSession, AsyncStream
+from bakehouse.engine.handle import Engine, Handle, HandleStream
 from bakehouse.engine.link import Link
 from bakehouse.engine.wire import Call, Cancel, Frame, Hello, Open, WireError
 
@@ -29,7 +29,7 @@ _BATCH_BYTES = 4 * 2**20
 class Server:
     """Serves *engine* at *path*, readable by this user only. Does not close the engine."""
 
-    def __init__(self, engine: AsyncEngine, path: Path, patience: float = 60.0) -> None:
+    def __init__(self, engine: Engine, path: Path, patience: float = 60.0) -> None:
         self.engine = engine
         self.stopping = False
         self._path, self._patience = path, patience
@@ -75,9 +75,9 @@ class Client:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._greeted = False
-        self._sessions: dict[int, AsyncSession] = {}
+        self._sessions: dict[int, Handle] = {}
         self._running: dict[int, asyncio.Task[None]] = {}
-        self._streams: dict[int, AsyncStream] = {}
+        self._streams: dict[int, _Stream] = {}
         self._out: list[list[Any]] = []
         self._ended: asyncio.Task[None] | None = None
         self.link = server.new_link(self)
@@ -93,7 +93,8 @@ class Client:
         if not self._greeted:
             self._greet(message)
         elif isinstance(message, Cancel):
-            self._cancel(message.id)
+            # In its turn: calls that came before it start at the next turn of the loop.
+            asyncio.get_running_loop().call_soon(self._cancel, message)
         elif isinstance(message, Hello):
             raise WireError("a second hello")
         else:
@@ -121,11 +122,14 @@ class Client:
         self._running[message.id] = task
         task.add_done_callback(lambda _: self._running.pop(message.id, None))
 
-    def _cancel(self, identity: int) -> None:
-        if identity in self._streams:
-            self._streams[identity].cancel()
-        elif identity in self._running:
-            self._running[identity].cancel()
+    def _cancel(self, message: Cancel) -> None:
+        if message.id in self._streams:
+            try:
+                self._streams[message.id].close(message.taken)
+            except BadRequest as error:
+                self.link.close(error.detail)
+        elif message.id in self._running:
+            self._running[message.id].cancel()
 
     async def _answered(self, identity: int, work: Coroutine[Any, Any, None]) -> None:
         """Do *work*; an error becomes its answer."""
@@ -155,6 +159,9 @@ class Client:
         self.put(["r", message.id, session.model])
 
     async def _call(self, call: Call) -> None:
+        for identity, taken in call.taken:
+            if identity in self._streams:
+                self._streams[identity].chunks.report(taken)
         arguments = wire.read_arguments(call)
         target: Any = self._server.engine if call.session == 0 else self._session(call.session)
         if call.method == "generate":
@@ -164,26 +171,27 @@ class Client:
             self._sessions.pop(call.session, None)
         self.put(["r", call.id, wire.result_body(call.method, await getattr(target, call.method)(**arguments))])
 
-    def _session(self, number: int) -> AsyncSession:
+    def _session(self, number: int) -> Handle:
         try:
             return self._sessions[number]
         except KeyError:
             raise NotFound(f"there is no session {number} on this connection") from None
 
-    async def _generate(self, identity: int, session: AsyncSession, arguments: dict[str, Any]) -> None:
+    async def _generate(self, identity: int, session: Handle, arguments: dict[str, Any]) -> None:
         if self._server.stopping:
             raise EngineLost("the engine is stopping")
-        stream = await session.generate(**arguments)
+        stream = _Stream(await session.generate(**arguments))
         self._streams[identity] = stream
         self.put(["r", identity, None])
         try:
-            async for chunk in stream:
+            async for chunk in stream.chunks:
                 self.put(["c", identity, chunk])
                 if self.link.behind:
                     await self.link.writable()
+            await stream.closed.wait()
         finally:
             del self._streams[identity]
-            stream.cancel()
+            stream.chunks.cancel()
 
     # What goes
 
@@ -240,3 +248,17 @@ class Client:
         sessions, self._sessions = list(self._sessions.values()), {}
         for session in sessions:
             await session.close()
+
+
+class _Stream:
+    """A stream whose reader is at the other end: it lasts until that one closes it."""
+
+    def __init__(self, chunks: HandleStream) -> None:
+        self.chunks = chunks
+        self.closed = asyncio.Event()
+        chunks.be_distant()
+
+    def close(self, taken: int) -> None:
+        """Raises `BadRequest` for more tokens than were sent."""
+        self.chunks.cancel(taken)
+        self.closed.set()

@@ -5,7 +5,7 @@ of the JSON lie. A client says `Hello` first and gets one back; then it sends `O
 number of its choice that names its answer. The server sends lists of items, all that one turn of its loop gave:
 
     ["r", id, value]                    the result of a call; of `generate` it says that the stream begins
-    ["c", id, chunk]                    one chunk of a stream
+    ["c", id, chunk]                    one chunk of a stream; its reader says what it took, by `Call` and `Cancel`
     ["e", id, code, detail, field]      the call or the stream ended in an error; id 0 is the connection's own
 
 Nothing is pickled. Arguments are checked by the signatures of `face` and by the checks of `params` themselves.
@@ -21,7 +21,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -60,19 +60,27 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call *method* of session ``session``, or of the engine itself where that is 0."""
+    """Call *method* of session ``session``, or of the engine itself where that is 0.
+
+    ``taken``: pairs of a stream's id and the tokens that its reader has taken, where that changed.
+    """
 
     id: int
     session: int
     method: str
     args: Mapping[str, Any]
+    taken: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Give up the call or stream ``id``. It is answered as it ends, by an error as a rule."""
+    """Give up the call ``id``, or close the stream ``id`` of which the reader took ``taken`` tokens.
+
+    A stream is closed so in any case, also when all of it was read.
+    """
 
     id: int
+    taken: int
 
 
 Message = Hello | Open | Call | Cancel
@@ -98,12 +106,19 @@ def read_message(body: Any) -> Message:
     for name, wanted in hints.items():
         if not isinstance(body[name], wanted) or isinstance(body[name], bool):
             raise WireError(f"{_TAGS[kind]}.{name} is not of its type")
+    if kind is Call and not all(map(_is_pair, body["taken"])):
+        raise WireError("call.taken holds pairs of integers")
     return kind(**body)
+
+
+def _is_pair(value: Any) -> bool:
+    return type(value) is list and list(map(type, value)) == [int, int]
 
 
 @cache
 def _plain_hints(kind: type[Message]) -> dict[str, type]:
-    return {name: hint if isinstance(hint, type) else dict for name, hint in get_type_hints(kind).items()}
+    origins = {name: get_origin(hint) or hint for name, hint in get_type_hints(kind).items()}
+    return {name: {Mapping: dict, Sequence: list}.get(origin, origin) for name, origin in origins.items()}
 
 
 # Values: dataclasses of params by name, bytes and arrays in the tail
