@@ -42,6 +42,15 @@ class Surroundings:
     deadline: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Tokens that one step released; ``rest`` is the text before a stop string that was found."""
+
+    ready: list[Sampled]
+    rest: bytes
+    finish: FinishReason | None
+
+
 class Generation:
     """One generation, from its first pass to its end."""
 
@@ -127,8 +136,8 @@ class Generation:
 
     # Results
 
-    def advance(self, outcome: Outcome, drafted: bool) -> Chunk:
-        """Take in what a pass gave; the chunk may be empty where all of it is held back. Sets `finish` at the end."""
+    def advance(self, outcome: Outcome, drafted: bool) -> Piece:
+        """Take in what a pass gave; what is held back is in a later piece. Sets `finish` at the end."""
         sampled = _sampled(outcome, drafted)
         ready: list[Sampled] = []
         rest = b""
@@ -149,7 +158,8 @@ class Generation:
             ready += self._strings.finish()
         elif self._drafts is not None:
             self._drafts.extend(self.produced[-len(sampled) :])
-        return self._chunk(ready, rest)
+        self.yielded += len(ready)
+        return Piece(ready, rest, self.finish)
 
     def _stops_at(self, token: int) -> bool:
         if token in self._around.stops:
@@ -160,19 +170,25 @@ class Generation:
         matcher.accept([token])
         return matcher.terminated
 
-    def _chunk(self, ready: list[Sampled], rest: bytes) -> Chunk:
-        tokens = tuple(token for token, _ in ready)
-        self.yielded += len(tokens)
-        logprobs = tuple(entry for _, entry in ready if entry is not None)
-        return Chunk(tokens, tuple(self._events(tokens, rest)), logprobs, self.finish)
+    # Chunks: pieces in their order, on a thread of its own
 
-    def _events(self, tokens: tuple[int, ...], rest: bytes) -> Iterable[Event]:
+    def chunk(self, piece: Piece) -> Chunk | None:
+        """What the reader gets of *piece*, if anything."""
+        tokens = tuple(token for token, _ in piece.ready)
+        logprobs = tuple(entry for _, entry in piece.ready if entry is not None)
+        events = tuple(self._events(tokens, piece))
+        if not (tokens or events or piece.finish):
+            return None
+        return Chunk(tokens, events, logprobs, piece.finish)
+
+    def _events(self, tokens: tuple[int, ...], piece: Piece) -> Iterable[Event]:
         decoder, decode = self._around.decoder, self.request.decode
         if decoder is None or decode is None:
             return ()
-        fed = [*tokens, *self._around.tokenizer.encode(rest.decode("utf-8", "ignore"))] if rest else tokens
+        rest = piece.rest.decode("utf-8", "ignore")
+        fed = [*tokens, *self._around.tokenizer.encode(rest)] if rest else tokens
         events = decoder.feed(fed) if fed else []
-        if self.finish is not None:
+        if piece.finish is not None:
             events += decoder.finish()
         return events if decode.text else [event for event in events if not isinstance(event, Text)]
 

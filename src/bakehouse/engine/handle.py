@@ -13,7 +13,7 @@ from bakehouse.engine.adapters.base import ZoParams
 from bakehouse.engine.brle import Brle
 from bakehouse.engine.errors import BadRequest, NotFound
 from bakehouse.engine.face import AsyncEngine, AsyncSession, AsyncStream
-from bakehouse.engine.jobs import Promise, Stream
+from bakehouse.engine.jobs import Promise
 from bakehouse.engine.model import ServedModel
 from bakehouse.engine.params import (
     Chunk,
@@ -26,6 +26,7 @@ from bakehouse.engine.params import (
 )
 from bakehouse.engine.session import Session, SessionLimits
 from bakehouse.engine.spec import ModelSpec
+from bakehouse.engine.streams import Stream
 
 T = TypeVar("T")
 
@@ -125,15 +126,14 @@ class HandleStream(AsyncStream):
     # Of a distant reader, whose chunks `serve` sends on
 
     def be_distant(self) -> None:
-        """What is taken here is only sent on; `report` and `cancel` say what the reader took."""
+        """What is taken here is only sent on; `report`, `cancel` and `read_out` say what the reader took."""
         self._stream.distant = True
 
     def report(self, taken: int) -> None:
         self._stream.report(taken)
 
-    @property
-    def closed(self) -> bool:
-        return self._stream.closed
+    def read_out(self) -> None:
+        self._stream.read_out()
 
 
 class Handle(AsyncSession):

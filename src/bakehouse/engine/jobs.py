@@ -1,29 +1,23 @@
-"""What a session asks of the loop: a flush, a forward pass, a generation. Each is a chain of passes with a promise."""
+"""Jobs whose promise is a future: a flush, and a forward pass."""
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
+from bakehouse.engine.courier import Job, Notifier
 from bakehouse.engine.drafts import NGrams
-from bakehouse.engine.errors import BadRequest, Cancelled, DeadlineExceeded, EngineError
-from bakehouse.engine.generate import Generation
-from bakehouse.engine.loop import EngineLoop, Job, Notifier
-from bakehouse.engine.params import Chunk, FinishReason, ForwardOutput, ForwardRequest, PromptLookup
+from bakehouse.engine.errors import DeadlineExceeded, EngineError
+from bakehouse.engine.loop import EngineLoop
+from bakehouse.engine.params import ForwardOutput, ForwardRequest, PromptLookup
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.passes import Outcome, Pass
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
-
-
-class Bell(Notifier, Protocol):
-    """A notifier that collects who is to be woken."""
-
-    def ring(self, wake: Callable[[], None]) -> None:
-        """Have *wake* called at the next flush. Thread-safe, does not block."""
 
 
 class Promise(Future[T]):
@@ -140,179 +134,3 @@ class ForwardJob(FutureJob):
         drafts = tokens.propose(len(self._request.draft_tokens))
         first = (self.context.last_position or 0) + 2
         return drafts, tuple(range(first, first + len(drafts)))
-
-
-class GenerateJob(Job):
-    """A generation, and the stream that its reader holds."""
-
-    goes_on = True
-
-    def __init__(self, generation: Generation, context: Context, loop: EngineLoop, deadline: float | None) -> None:
-        self.context: Context = context
-        self.generation = generation
-        self.stream = Stream(self, loop)
-        self._loop = loop
-        self._deadline = deadline
-        self._drafted = False
-        self._tokens = 0
-        self._ready: list[Chunk | EngineError] = []
-
-    def begin(self) -> Pass | None:
-        if self._deadline is not None and self._loop.clock() >= self._deadline:
-            raise DeadlineExceeded("its time was over before it could run")
-        if self.generation.request.max_tokens == 0:
-            self._ready.append(Chunk(finish=FinishReason.LENGTH))
-            return None
-        return self._sent(self.generation.first())
-
-    def _sent(self, pass_: Pass) -> Pass:
-        self._tokens, self._drafted = len(pass_.tokens), bool(pass_.drafts)
-        return pass_
-
-    def settle(self, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            return
-        newest = outcome.accepted[-1] if self._drafted else outcome.results[0].value
-        assert isinstance(newest, int)
-        self.context.buffered[: self._tokens] = [newest]
-
-    def proceed(self, outcome: Outcome) -> Pass | None:
-        chunk = self.generation.advance(outcome, self._drafted)
-        if chunk.tokens or chunk.events or chunk.finish:
-            self._ready.append(chunk)
-        return None if self.generation.finish else self._sent(self.generation.following())
-
-    def end(self, error: EngineError | None) -> None:
-        if error is not None:
-            self._ready.append(error)
-        if self.stream.closed:
-            self.generation.trim(self.stream.taken)
-        else:
-            self.generation.trim(self.generation.kept)
-
-    def deliver(self) -> Notifier | None:
-        ready, self._ready = self._ready, []
-        notifier = None
-        for item in ready:
-            notifier = self.stream.put(item)
-        return notifier
-
-
-class Stream:
-    """The chunks of one generation, for one reader. Iterating blocks until the next one is there.
-
-    While it is **open**, its context can be forked, looked at and released, nothing else. It closes when the last
-    chunk, or the error, was taken, or by `close`. The generation may run ahead of its reader; closed early, its context
-    is cut back to what the reader took, so that what a program sees does not depend on how fast it reads.
-
-    With a **distant** reader, on the far side of a socket, taking a chunk here only sends it on: the reader says by
-    `report` and `close` what it took, and only `close` or an error closes the stream.
-    """
-
-    def __init__(self, job: GenerateJob, loop: EngineLoop) -> None:
-        #: Tokens in the chunks that the reader took, and in those that left here.
-        self.taken = 0
-        self.sent = 0
-        self.distant = False
-        self.closed = False
-        #: Whether nothing more can be taken: the last chunk was.
-        self.ended = False
-        self.job = job
-        self._loop = loop
-        self._bell: Bell | None = None
-        self._wake: Callable[[], None] = lambda: None
-        self._queue: queue.SimpleQueue[Chunk | EngineError] = queue.SimpleQueue()
-        self._after: list[Callable[[Stream], None]] = []
-        self._guard = threading.Lock()
-
-    def put(self, item: Chunk | EngineError) -> Notifier | None:
-        self._queue.put(item)
-        if self._bell is not None:
-            self._bell.ring(self._wake)
-        return self._bell
-
-    def listen(self, bell: Bell, wake: Callable[[], None]) -> None:
-        """From now on *wake* is rung at *bell* for each new chunk; those before it are found by `poll`."""
-        self._wake, self._bell = wake, bell
-
-    def when_closed(self, function: Callable[[Stream], None]) -> None:
-        """Call *function* once, with the lock held, when the stream closes."""
-        self._after.append(function)
-
-    def __iter__(self) -> Iterator[Chunk]:
-        return self
-
-    def __next__(self) -> Chunk:
-        if self.ended:
-            raise StopIteration
-        return self._took(self._queue.get())
-
-    def poll(self) -> Chunk | None:
-        """The next chunk if it is there. Never blocks; raises what ended the generation badly."""
-        try:
-            return self._took(self._queue.get_nowait())
-        except queue.Empty:
-            return None
-
-    def _took(self, item: Chunk | EngineError) -> Chunk:
-        if isinstance(item, EngineError) or item.finish is not None:
-            with self._loop.lock:
-                return self._count(item, last=True)
-        return self._count(item, last=False)
-
-    def _count(self, item: Chunk | EngineError, last: bool) -> Chunk:
-        with self._guard:
-            if self.closed:
-                self.ended = True
-                raise Cancelled("the stream was closed")
-            self.ended = last
-            if isinstance(item, Chunk):
-                self.sent += len(item.tokens)
-                if not self.distant:
-                    self.taken = self.sent
-        if last and not (self.distant and isinstance(item, Chunk)):
-            self._close()
-        if isinstance(item, EngineError):
-            raise item
-        return item
-
-    def close(self, taken: int | None = None) -> None:
-        """End the generation; nothing happens when it is closed. The context is cut back to the first *taken* tokens.
-
-        A distant reader says how many it took; without *taken* it is what was taken here, or last reported.
-        """
-        with self._loop.lock:
-            if self.closed:
-                return
-            self._close(taken)
-            if self.job.ended:
-                self.job.generation.trim(self.taken)
-            else:
-                self._loop.cancel(self.job)
-        self._queue.put(Cancelled("the stream was closed"))
-
-    def report(self, taken: int) -> None:
-        """A distant reader has taken *taken* tokens by now. Raises `BadRequest` for more than were sent, or fewer."""
-        with self._guard:
-            self._check_taken(taken)
-            self.taken = taken
-
-    def _check_taken(self, taken: int) -> None:
-        least = self.taken if self.distant else 0
-        if not least <= taken <= self.sent:
-            raise BadRequest.at("taken", f"must lie between {least} and {self.sent}, not {taken}")
-
-    def _close(self, taken: int | None = None) -> None:
-        """Lock held."""
-        with self._guard:
-            if taken is not None:
-                self._check_taken(taken)
-                self.taken = taken
-            self.closed = True
-        after, self._after = self._after, []
-        for function in after:
-            function(self)
-
-    def cut_fork(self, child: Context) -> None:
-        """Make *child*, just forked from the stream's context, what the context would be if the stream closed now."""
-        self.job.generation.trim(self.taken, child)

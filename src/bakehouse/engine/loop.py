@@ -1,8 +1,8 @@
 """The loop of one model: plan, run, commit, publish, on one thread.
 
 Callers hand in a `Job`, a chain of passes, and go on. The lock guards the planner, its contexts and their buffers; the
-loop holds it to plan and to commit, never while the model runs. Masks of grammars are computed on worker threads
-meanwhile. What a step gave is handed out after the next passes were lined up, each reader's event loop woken once.
+loop holds it to plan and to commit, never while the model runs. Meanwhile worker threads compute the masks of grammars,
+and another thread, the `Courier`, hands out what the step before gave, so that readers that wake do not hold it up.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bakehouse.engine.counters import Counters
+from bakehouse.engine.courier import Courier, Job
 from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, EngineLost, Locked, StepFailed
 from bakehouse.engine.plan.batch import Step
 from bakehouse.engine.plan.contexts import Context
@@ -39,44 +39,6 @@ ASIDE_WORKERS = 2
 
 #: A planner that has work but plans nothing is asked again after this many seconds, should nothing wake the loop.
 STALLED_S = 0.01
-
-
-class Notifier(Protocol):
-    """Wakes the readers of one event loop; hashable, so that a step flushes each once."""
-
-    def flush(self) -> None:
-        """Wake them. Called from the loop's thread; must not block."""
-
-
-class Job(ABC):
-    """Work of one caller on at most one context: a chain of passes, one at a time in the planner."""
-
-    context: Context | None = None
-    #: The pass that the planner has, or None between passes and before the first one.
-    current: Pass | None = None
-    ended = False
-    #: Whether more may follow a pass, so that cancelling it between two has a meaning.
-    goes_on = False
-
-    @abstractmethod
-    def begin(self) -> Pass | None:
-        """The first pass; None when there is nothing to run. Lock held. Raises `EngineError` to end here."""
-
-    @abstractmethod
-    def settle(self, outcome: Outcome) -> None:
-        """Bring the context's buffer in line with what the commit did to its KV. Lock held, cannot fail."""
-
-    @abstractmethod
-    def proceed(self, outcome: Outcome) -> Pass | None:
-        """The next pass, or None at the end. On the loop's thread, no lock held. Raises `EngineError` to end badly."""
-
-    @abstractmethod
-    def end(self, error: EngineError | None) -> None:
-        """The last word: lock held. Restore or trim the context; what is promised is kept in `deliver`."""
-
-    @abstractmethod
-    def deliver(self) -> Notifier | None:
-        """Hand out what `proceed` or `end` prepared. No lock held, must not block. The notifier is flushed later."""
 
 
 class _Call(Generic[T]):
@@ -130,11 +92,13 @@ class EngineLoop:
         self._max_failures = max_failures
         self._pool = ThreadPoolExecutor(mask_workers, thread_name_prefix=f"masks-{name}")
         self._aside = ThreadPoolExecutor(ASIDE_WORKERS, thread_name_prefix=f"aside-{name}")
+        self._courier = Courier(name)
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
 
     # Callers
 
     def start(self) -> None:
+        self._courier.start()
         self._thread.start()
 
     def submit(self, job: Job) -> None:
@@ -154,7 +118,7 @@ class EngineLoop:
                 raise
             finally:
                 self._wake.notify()
-        self._deliver_now()
+            self._send_ended()
 
     def cancel(self, job: Job) -> None:
         """End *job* with `Cancelled`, now; what the running step does for it comes to nothing.
@@ -173,7 +137,7 @@ class EngineLoop:
                 return
             self._end(job, Cancelled("cancelled"))
             self._wake.notify()
-        self._deliver_now()
+            self._send_ended()
 
     def busy(self, context: Context) -> bool:
         """Whether a job of *context* runs or waits. Lock held."""
@@ -248,6 +212,7 @@ class EngineLoop:
                     self._cancel_everything()
                     self._wake.notify()
                 self._thread.join()
+        self._courier.stop()
         self._pool.shutdown()
         self._aside.shutdown(cancel_futures=True)
 
@@ -310,13 +275,11 @@ class EngineLoop:
         if not queue:
             self._waiting.pop(context, None)
 
-    def _deliver_now(self) -> None:
-        """For callers' threads: hand out what ended there. The loop's own thread does it with the step's."""
-        if threading.current_thread() is self._thread:
-            return
-        with self.lock:
-            ended, self._undelivered = self._undelivered, []
-        _deliver(ended)
+    def _send_ended(self) -> None:
+        """For callers' threads: hand out what ended there."""
+        if self._undelivered:
+            self._courier.send(self._undelivered)
+            self._undelivered = []
 
     # The thread
 
@@ -336,9 +299,8 @@ class EngineLoop:
             self._jobs.clear()
             for job in jobs:
                 self._end(job, EngineLost(detail))
-            ended, self._undelivered = self._undelivered, []
+            self._send_ended()
             calls, self._calls = list(self._calls), deque()
-        _deliver(ended)
         for call in calls:
             call.refuse(EngineLost(detail))
 
@@ -454,7 +416,7 @@ class EngineLoop:
                     self._end(job, error)
             ended, self._undelivered = self._undelivered, []
         others = set(ended)
-        _deliver([*ended, *(job for job, _, _ in received if job not in others)])
+        self._courier.send([*ended, *(job for job, _, _ in received if job not in others)])
         self.counters.times.add("publish", started)
 
 
@@ -482,10 +444,3 @@ def _decide(job: Job, outcome: Outcome) -> tuple[Pass | None, EngineError | None
     except Exception as error:  # A defect in one program's decoder or matcher must not take the others along.
         log.exception("publishing failed")
         return None, StepFailed(f"publishing failed: {type(error).__name__}: {error}")
-
-
-def _deliver(jobs: Iterable[Job]) -> None:
-    notifiers = {job.deliver() for job in jobs}
-    for notifier in notifiers:
-        if notifier is not None:
-            notifier.flush()

@@ -22,7 +22,7 @@ from bakehouse.engine.spec import ModelSpec
 from bakehouse.engine.tokenizer.base import Tokenizer
 
 if TYPE_CHECKING:
-    from bakehouse.engine.jobs import Stream
+    from bakehouse.engine.streams import Stream
 
 #: Of the memory that is free once the weights are loaded, so much becomes the KV pool when the spec says nothing.
 KV_SHARE = {"cpu": 0.25, "cuda": 0.85}

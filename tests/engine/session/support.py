@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from bakehouse.engine.jobs import Stream
 from bakehouse.engine.model import ServedModel
 from bakehouse.engine.params import Chunk, GenerateRequest
 from bakehouse.engine.session import Session
+from bakehouse.engine.streams import Stream
 
 DEADLINE_S = 20.0
 

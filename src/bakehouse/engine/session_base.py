@@ -1,0 +1,154 @@
+"""What all calls of a session stand on: what it holds, its limits, and the checks of ids and values."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from bakehouse.engine import brle
+from bakehouse.engine.adapters.table import AdapterTable
+from bakehouse.engine.brle import Brle
+from bakehouse.engine.courier import Job
+from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
+from bakehouse.engine.grammar.base import Matcher
+from bakehouse.engine.model import ServedModel
+from bakehouse.engine.params import ModelInfo
+from bakehouse.engine.plan.contexts import Context
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """What one session may hold at one time."""
+
+    contexts: int = 1024
+    matchers: int = 1024
+    jobs: int = 4096
+
+
+@dataclass(slots=True)
+class Held:
+    """A matcher of the caller's; ``lent`` to a generation it cannot be used."""
+
+    matcher: Matcher
+    lent: bool = False
+
+
+class SessionBase:
+    """See `session.Session`."""
+
+    def __init__(self, served: ServedModel, owner: str, program: str = "", limits: SessionLimits | None = None) -> None:
+        self.model: ModelInfo = served.info
+        self.owner = owner
+        self.program = f"{program or 'session'}-{secrets.token_hex(8)}"
+        self.limits = limits or SessionLimits()
+        self._served = served
+        self._loop = served.loop
+        self._planner = served.planner
+        self._contexts: dict[int, Context] = {}
+        self._matchers: dict[int, Held] = {}
+        self._matcher_ids = itertools.count(1)
+        self._jobs: set[Job] = set()
+        self._sweep_at = 64
+        self._closed = False
+
+    def _adapters(self) -> AdapterTable:
+        self._check_open()
+        if self._served.adapters is None:
+            raise BadRequest.at("adapter", f"model {self.model.name} takes no adapters")
+        return self._served.adapters
+
+    def _slot(self, adapter: int | None) -> int | None:
+        return None if adapter is None else self._adapters().get(adapter).slot
+
+    def _weights(self, adapter: int | None) -> int:
+        return 0 if adapter is None else self._adapters().generation(adapter)
+
+    # Checks; those of contexts with the lock held
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotFound("the session is closed")
+
+    def _check_room(self) -> None:
+        self._check_open()
+        if len(self._contexts) >= self.limits.contexts:
+            raise LimitExceeded(f"a session has at most {self.limits.contexts} contexts; release some")
+
+    def _keep(self, context: Context) -> int:
+        self._contexts[context.id] = context
+        return context.id
+
+    def _context(self, context: int) -> Context:
+        self._check_open()
+        found = self._contexts.get(context)
+        if found is None or found.released:
+            self._contexts.pop(context, None)
+            raise NotFound(f"there is no context {context}", field="context")
+        return found
+
+    def _still(self, context: int) -> Context:
+        """A context with no open stream: its buffer may grow."""
+        found = self._context(context)
+        if found in self._served.streams:
+            raise BadRequest.at("context", f"context {context} is generating; read its stream to the end or close it")
+        return found
+
+    def _idle(self, context: int) -> Context:
+        """A context on which nothing runs or waits: its buffer and KV may be cut."""
+        found = self._still(context)
+        self._loop.require_idle(found)
+        return found
+
+    def _cut(self, context: int) -> Context:
+        """An idle context that is about to lose tokens, so that its turns are no longer known."""
+        found = self._idle(context)
+        found.transcript = replace(found.transcript, plain=True)
+        return found
+
+    def _matcher(self, matcher: int) -> Held:
+        self._check_open()
+        held = self._matchers.get(matcher)
+        if held is None:
+            raise NotFound(f"there is no matcher {matcher}", field="matcher")
+        if held.lent:
+            raise BadRequest.at("matcher", f"matcher {matcher} is in use by a generation; read its stream to the end")
+        return held
+
+    def _usable(self, matcher: int) -> Matcher:
+        with self._loop.lock:
+            return self._matcher(matcher).matcher
+
+    def _check_tokens(self, field: str, tokens: Sequence[int]) -> None:
+        size = self.model.vocab_size
+        for token in tokens:
+            if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:
+                raise BadRequest.at(field, f"{token!r} is no id of a vocabulary of {size}")
+
+    def _mask(self, runs: Brle | None) -> bytes | None:
+        """Packed; None where all is allowed. An empty list restricts nothing."""
+        if not runs:
+            return None
+        bits = brle.to_bits(runs, self.model.vocab_size)
+        if not any(bits):
+            raise BadRequest.at("logit_mask", "allows no id")
+        return bits
+
+    def _deadline(self, timeout: float | None) -> float | None:
+        return None if timeout is None else self._loop.clock() + timeout
+
+    # Jobs
+
+    def _submit(self, job: Job) -> None:
+        if len(self._jobs) >= self._sweep_at:
+            self._jobs = {running for running in self._jobs if not running.ended}
+            self._sweep_at = max(64, 2 * len(self._jobs))
+        if len(self._jobs) >= self.limits.jobs:
+            raise LimitExceeded(f"a session runs at most {self.limits.jobs} passes and generations at one time")
+        self._loop.submit(job)
+        self._jobs.add(job)
+
+    def _cancel_all(self, jobs: Iterable[Job]) -> None:
+        for job in list(jobs):
+            self._loop.cancel(job)
