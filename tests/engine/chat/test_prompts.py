@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bakehouse.engine.chat import jinja
 from bakehouse.engine.chat.base import EMPTY, Turn
 from bakehouse.engine.chat.create import create_format
 from bakehouse.engine.chat.format import ChatOptions
@@ -187,6 +188,20 @@ def test_users_cannot_write_special_tokens(made, name, templated):
     assert "".join(tiny.FAMILIES[name].special) in ours.decode(bad)
 
 
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+@pytest.mark.parametrize("templated", [True, False])
+def test_empty_texts_are_turns_too(made, name, templated):
+    chat = format_of(made, name) if templated else _plain(name)
+    turns = (Turn("system", ""), Turn("user", ""), Turn("assistant", ""), Turn("user", ""), CUE)
+    assert len(ids_of(chat, *turns)) > len(ids_of(chat, *turns[:2])) > 0
+
+
+def test_a_replayed_call_keeps_its_marks():
+    chat, ours = _plain("mistral3"), HFTokenizer(tiny.build("mistral3"))
+    ids = ids_of(chat, USER, Turn("assistant", "[TOOL_CALLS]weigh[ARGS]{}"))
+    assert ours.id_of("[TOOL_CALLS]") in ids
+
+
 @pytest.mark.parametrize("name", ["gemma", "llama2"])
 @pytest.mark.parametrize("templated", [True, False])
 def test_a_held_system_text_is_never_lost(made, name, templated):
@@ -291,6 +306,22 @@ def test_a_template_that_is_not_jinja_is_refused():
 def test_a_tokenizer_without_any_end_is_refused():
     with pytest.raises(ModelRefused, match="ends a turn"):
         create_format(HFTokenizer(tiny.byte_level()), "LlamaForCausalLM")
+
+
+def test_the_date_of_tomorrow_is_tomorrows(monkeypatch, made):
+    """Without a fixed date the clock counts, also for a conversation that was rendered before."""
+    today = [datetime(2024, 7, 26)]
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return today[0]
+
+    monkeypatch.setattr(jinja, "datetime", Clock)
+    chat = create_format(made["gpt_oss"][0], "GptOssForCausalLM")
+    assert "2024-07-26" in made["gpt_oss"][0].decode(chat.add(EMPTY, USER)[0])
+    today[0] = datetime(2024, 7, 27)
+    assert "2024-07-27" in made["gpt_oss"][0].decode(chat.add(EMPTY, USER)[0])
 
 
 def test_a_template_that_refuses_leaves_the_turn_to_the_table(made):

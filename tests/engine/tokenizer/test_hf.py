@@ -103,6 +103,12 @@ def test_ids_of_spelled_tokens():
     assert HFTokenizer(tiny.build("gemma")).id_of(" the") is not None
 
 
+def test_half_a_surrogate_pair_is_no_text(pair):
+    ours, _ = pair
+    assert ours.encode("a\ud83e") == ours.encode("a\ufffd")
+    assert ours.encode_text("a\ud83e\udd56") == ours.encode("a🥖")
+
+
 def test_the_split_expression():
     assert r"\p{N}" in HFTokenizer(tiny.build("qwen3")).split_regex()
     assert HFTokenizer(tiny.build("llama2")).split_regex() == ""
@@ -158,6 +164,13 @@ def test_template_files_go_first(tmp_path):
     (tmp_path / "additional_chat_templates").mkdir()
     (tmp_path / "additional_chat_templates" / "tool_use.jinja").write_text("tools")
     assert HFTokenizer.from_folder(tmp_path).chat_templates == {"default": "mine", "tool_use": "tools"}
+
+
+def test_a_template_beside_a_processor(tmp_path):
+    tiny.save(tmp_path, "qwen3", template=False)
+    assert HFTokenizer.from_folder(tmp_path).chat_templates == {}
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "mine"}')
+    assert HFTokenizer.from_folder(tmp_path).chat_templates == {"default": "mine"}
 
 
 def test_tokens_that_only_the_config_lists(tmp_path):

@@ -17,7 +17,10 @@ from bakehouse.engine.tokenizer.base import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """Text that somebody wrote, beside the plain ``str`` of delimiters. No special token can come out of it."""
+    """Text of a user or a tool, beside the plain ``str`` of delimiters and of what the program itself says.
+
+    No special token can come out of it.
+    """
 
     text: str
 

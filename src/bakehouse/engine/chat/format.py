@@ -173,9 +173,7 @@ class FamilyFormat(ChatFormat):
         """One text, cut only where a special token's name was typed."""
         joined: list[Piece] = [""]
         for piece in pieces:
-            first, *others = (
-                self._tokenizer.without_specials(piece.text) or [""] if isinstance(piece, Typed) else [piece]
-            )
+            first, *others = self._tokenizer.without_specials(piece.text) if isinstance(piece, Typed) else [piece]
             joined[-1] = f"{joined[-1]}{first}"
             joined += others
         return joined

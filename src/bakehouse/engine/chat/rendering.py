@@ -29,7 +29,8 @@ class TemplateTurns:
         self._tokenizer = tokenizer
         self._thinking = enable_thinking
         self._pieces = lru_cache(256)(tokenizer.without_specials)
-        self._rendered = lru_cache(16)(self._render)
+        # A template that asks for the date says something else tomorrow.
+        self._rendered = self._render if "strftime_now" in template.source else lru_cache(16)(self._render)
 
     def ids(self, before: tuple[Turn, ...], turn: Turn, *, started: bool, end: str | None = None) -> list[int] | None:
         """What *turn* adds after *before*, None where the template cannot say.

@@ -23,14 +23,16 @@ def _byte_characters() -> list[str]:
 
 
 BYTE_CHARACTERS = _byte_characters()
-_TO_BYTE = {ord(character): byte for byte, character in enumerate(BYTE_CHARACTERS)}
+#: What is no such character goes beyond Latin-1, so that encoding tells.
+_TO_BYTE = dict.fromkeys(range(256), 0x10FFFF) | {ord(c): byte for byte, c in enumerate(BYTE_CHARACTERS)}
 
 
 def byte_level_bytes(token: str) -> bytes:
     """The bytes of a byte-level vocabulary's entry; one with other characters in it stands for itself."""
-    if any(ord(character) not in _TO_BYTE for character in token):
+    try:
+        return token.translate(_TO_BYTE).encode("latin-1")
+    except UnicodeEncodeError:
         return token.encode()
-    return bytes(_TO_BYTE[ord(character)] for character in token)
 
 
 def byte_level_spelling(data: bytes) -> str:
@@ -43,6 +45,15 @@ def metaspace_bytes(token: str) -> bytes:
     if match := _BYTE_TOKEN.fullmatch(token):
         return bytes.fromhex(match[1])
     return token.replace(METASPACE, " ").encode()
+
+
+def well_formed(text: str) -> str:
+    """Half a surrogate pair, which is no text, becomes U+FFFD as it would on the way back."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def steps(part: dict[str, Any] | None) -> Iterator[dict[str, Any]]:

@@ -59,7 +59,7 @@ class Tokenizer(ABC):
             pieces.append(text[begin : match.start() + 1])
             begin = match.start() + 1
         pieces.append(text[begin:])
-        return [piece for piece in pieces if piece]
+        return pieces
 
     def splits_between(self, before: str, after: str) -> bool:
         """True where the ids of both together are surely those of *before* and then those of *after*."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from bakehouse.engine.tokenizer.alphabet import well_formed
 from bakehouse.engine.tokenizer.base import Tokenizer
 
 #: Ids 256 and up, in this order. The first three mark turns and ends; the others stand for their own text.
@@ -56,8 +57,4 @@ class ByteTokenizer(Tokenizer):
 
 
 def _utf8(text: str) -> bytes:
-    """Half a surrogate pair, which is no text, becomes U+FFFD as it would on the way back."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+    return well_formed(text).encode()

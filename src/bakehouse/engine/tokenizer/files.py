@@ -96,8 +96,8 @@ def _add_missing(fast: tokenizers.Tokenizer, config: Mapping[str, Any], path: Pa
 
 
 def _read_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
-    """Named templates; a file of its own goes before what ``tokenizer_config.json`` holds."""
-    value = config.get("chat_template")
+    """Named templates; a file of its own goes before what JSON files hold."""
+    value = config.get("chat_template", read_json(folder / "chat_template.json").get("chat_template"))
     templates: dict[str, str] = {}
     if isinstance(value, str):
         templates["default"] = value

@@ -40,7 +40,7 @@ class HFTokenizer(Tokenizer):
         fast.no_padding()
         fast.no_truncation()
         self._fast = fast
-        self._spec: dict[str, Any] = json.loads(fast.to_str())
+        self._decoder = _spec(fast.decoder)
         self.chat_templates = dict(chat_templates or {})
         self.special_tokens = {key: _content(config[key]) for key in _NAMED if config.get(key)}
         self._added = {int(t): token for t, token in fast.get_added_tokens_decoder().items()}
@@ -48,7 +48,7 @@ class HFTokenizer(Tokenizer):
         self.vocab_size = len(self._bytes) if vocab_size is None else vocab_size
         self._check_size(source)
         self.special_ids = frozenset(self._find_specials(config))
-        self.drops_leading_space = alphabet.drops_leading_space(self._spec["decoder"])
+        self.drops_leading_space = alphabet.drops_leading_space(self._decoder)
         self._newline = self._raw("\n")
         self._prefixes = self._raw("\na")[len(self._newline) :] != self._raw("a")
 
@@ -94,7 +94,7 @@ class HFTokenizer(Tokenizer):
         return None
 
     def split_regex(self) -> str:
-        return alphabet.split_regex(self._spec["pre_tokenizer"])
+        return alphabet.split_regex(_spec(self._fast.pre_tokenizer))
 
     @cached_property
     def _ends_added(self) -> tuple[str, ...]:
@@ -105,10 +105,10 @@ class HFTokenizer(Tokenizer):
         return tuple(t.content for t in self._added.values() if self._stands_alone(t) and not t.lstrip)
 
     def _stands_alone(self, token: tokenizers.AddedToken) -> bool:
-        return not token.single_word and (not token.normalized or self._spec["normalizer"] is None)
+        return not token.single_word and (not token.normalized or self._fast.normalizer is None)
 
     def _raw(self, text: str) -> list[int]:
-        return list(self._fast.encode(text, add_special_tokens=False).ids)
+        return list(self._fast.encode(alphabet.well_formed(text), add_special_tokens=False).ids)
 
     def _in_vocabulary(self, ids: list[int]) -> list[int]:
         if ids and max(ids) >= self.vocab_size:
@@ -123,12 +123,12 @@ class HFTokenizer(Tokenizer):
 
     @property
     def _byte_level(self) -> bool:
-        return alphabet.spelling(self._spec["decoder"]) == "byte_level"
+        return alphabet.spelling(self._decoder) == "byte_level"
 
     def _all_bytes(self, source: str) -> list[bytes]:
-        kind = alphabet.spelling(self._spec["decoder"])
+        kind = alphabet.spelling(self._decoder)
         if kind is None:
-            decoder = (self._spec["decoder"] or {}).get("type", "none")
+            decoder = (self._decoder or {}).get("type", "none")
             raise ModelRefused(
                 f"{source}: its decoder ({decoder}) is neither byte-level nor of SentencePiece's kind, "
                 "so the bytes behind its tokens are not known"
@@ -163,3 +163,8 @@ class HFTokenizer(Tokenizer):
 def _content(token: Any) -> str:
     """A special token is written as its text, or as a table with its text and its flags."""
     return str(token["content"] if isinstance(token, Mapping) else token)
+
+
+def _spec(part: Any) -> dict[str, Any] | None:
+    """What ``tokenizer.json`` says of one part. The whole file would be read again for its small ends."""
+    return None if part is None else dict(json.loads(part.__getstate__()))

@@ -17,7 +17,7 @@ class ChatML(Family):
         return self.turn("system", text)
 
     def user(self, text: str, held: str = "") -> list[Piece]:
-        return self.turn("user", text)
+        return self.turn("user", Typed(text))
 
     def assistant(self, text: str) -> list[Piece]:
         return self.turn("assistant", text)
@@ -25,5 +25,5 @@ class ChatML(Family):
     def cue(self, *, thinking: bool) -> list[Piece]:
         return ["<|im_start|>assistant\n"]
 
-    def turn(self, role: str, text: str) -> list[Piece]:
-        return [f"<|im_start|>{role}\n", Typed(text), "<|im_end|>\n"]
+    def turn(self, role: str, text: Piece) -> list[Piece]:
+        return [f"<|im_start|>{role}\n", text, "<|im_end|>\n"]

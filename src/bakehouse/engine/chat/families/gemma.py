@@ -19,13 +19,10 @@ class Gemma(Family):
         return None
 
     def user(self, text: str, held: str = "") -> list[Piece]:
-        return self._turn("user", f"{held}\n\n{text}" if held else text)
+        return ["<start_of_turn>user\n", *([f"{held}\n\n"] if held else []), Typed(text), "<end_of_turn>\n"]
 
     def assistant(self, text: str) -> list[Piece]:
-        return self._turn("model", text)
+        return ["<start_of_turn>model\n", text, "<end_of_turn>\n"]
 
     def cue(self, *, thinking: bool) -> list[Piece]:
         return ["<start_of_turn>model\n"]
-
-    def _turn(self, role: str, text: str) -> list[Piece]:
-        return [f"<start_of_turn>{role}\n", Typed(text), "<end_of_turn>\n"]

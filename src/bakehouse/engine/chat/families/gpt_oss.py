@@ -25,7 +25,7 @@ class GptOss(Family):
         return self._message("developer", text)
 
     def user(self, text: str, held: str = "") -> list[Piece]:
-        return self._message("user", text)
+        return self._message("user", Typed(text))
 
     def assistant(self, text: str) -> list[Piece]:
         return self._message("assistant<|channel|>final", text)
@@ -50,5 +50,5 @@ class GptOss(Family):
     ) -> Decoder:
         return HarmonyDecoder(tokenizer, stop_tokens, reasoning=think is not None, tool_use=tool_use)
 
-    def _message(self, header: str, text: str) -> list[Piece]:
-        return [f"<|start|>{header}<|message|>", Typed(text), "<|end|>"]
+    def _message(self, header: str, text: Piece) -> list[Piece]:
+        return [f"<|start|>{header}<|message|>", text, "<|end|>"]

@@ -19,11 +19,11 @@ class Llama2(Family):
         return None
 
     def user(self, text: str, held: str = "") -> list[Piece]:
-        system: list[Piece] = ["<<SYS>>\n", Typed(held), "\n<</SYS>>\n\n"] if held else []
+        system: list[Piece] = ["<<SYS>>\n", held, "\n<</SYS>>\n\n"] if held else []
         return ["[INST] ", *system, Typed(text), " [/INST]"]
 
     def assistant(self, text: str) -> list[Piece]:
-        return [" ", Typed(text), " ", "</s>"]
+        return [" ", text, " ", "</s>"]
 
     def cue(self, *, thinking: bool) -> list[Piece]:
         return []

@@ -31,13 +31,13 @@ class Llama3(Family):
         return self._turn("system", text)
 
     def user(self, text: str, held: str = "") -> list[Piece]:
-        return self._turn("user", text)
+        return self._turn("user", Typed(text))
 
     def assistant(self, text: str) -> list[Piece]:
         return self._turn("assistant", text)
 
     def tool(self, turn: Turn) -> list[Piece]:
-        return self._turn("ipython", turn.text)
+        return self._turn("ipython", Typed(turn.text))
 
     def cue(self, *, thinking: bool) -> list[Piece]:
         return [self._header("assistant")]
@@ -45,8 +45,8 @@ class Llama3(Family):
     def tools_text(self, schemas: Sequence[dict[str, Any]]) -> str | None:
         return _TOOLS + "\n\n".join(to_json(wrapped(schema), indent=4) for schema in schemas)
 
-    def _turn(self, role: str, text: str) -> list[Piece]:
-        return [self._header(role), Typed(text), "<|eot_id|>"]
+    def _turn(self, role: str, text: Piece) -> list[Piece]:
+        return [self._header(role), text, "<|eot_id|>"]
 
     def _header(self, role: str) -> str:
         return f"<|start_header_id|>{role}<|end_header_id|>\n\n"

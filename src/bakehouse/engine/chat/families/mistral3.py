@@ -20,13 +20,13 @@ class Mistral3(Family):
     calls = CallSyntax(open="[TOOL_CALLS]", close=None, parse=mistral_calls)
 
     def system(self, text: str) -> list[Piece] | None:
-        return ["[SYSTEM_PROMPT]", Typed(text), "[/SYSTEM_PROMPT]"]
+        return ["[SYSTEM_PROMPT]", text, "[/SYSTEM_PROMPT]"]
 
     def user(self, text: str, held: str = "") -> list[Piece]:
         return ["[INST]", Typed(text), "[/INST]"]
 
     def assistant(self, text: str) -> list[Piece]:
-        return [Typed(text), "</s>"]
+        return [text, "</s>"]
 
     def cue(self, *, thinking: bool) -> list[Piece]:
         return []

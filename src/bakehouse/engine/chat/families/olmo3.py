@@ -31,4 +31,4 @@ class Olmo3(ChatML):
         return f"{_PREAMBLE} <functions>{to_json([bare(schema) for schema in schemas])}</functions>"
 
     def tool(self, turn: Turn) -> list[Piece]:
-        return ["<|im_start|>environment\n", Typed(turn.text), "<|im_end|>\n"]
+        return self.turn("environment", Typed(turn.text))

@@ -31,8 +31,5 @@ class Qwen2(ChatML):
     def tools_text(self, schemas: Sequence[dict[str, Any]]) -> str | None:
         return _BEFORE + "".join("\n" + to_json(wrapped(schema)) for schema in schemas) + _AFTER
 
-    def tools(self, schemas: Sequence[dict[str, Any]]) -> list[Piece]:
-        return ["<|im_start|>system\n", self.tools_text(schemas) or "", "<|im_end|>\n"]
-
     def tool(self, turn: Turn) -> list[Piece]:
         return ["<|im_start|>user\n<tool_response>\n", Typed(turn.text), "\n</tool_response><|im_end|>\n"]

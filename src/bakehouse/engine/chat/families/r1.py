@@ -31,13 +31,13 @@ class R1(Family):
     calls = CallSyntax(open=_CALL[0], close=_CALL[1], parse=r1_calls, around=_CALLS)
 
     def system(self, text: str) -> list[Piece] | None:
-        return [Typed(text)]
+        return [text]
 
     def user(self, text: str, held: str = "") -> list[Piece]:
         return ["<｜User｜>", Typed(text)]
 
     def assistant(self, text: str) -> list[Piece]:
-        return ["<｜Assistant｜>", Typed(without_reasoning(text)), self.turn_end]
+        return ["<｜Assistant｜>", without_reasoning(text), self.turn_end]
 
     def cue(self, *, thinking: bool) -> list[Piece]:
         return ["<｜Assistant｜>"]
