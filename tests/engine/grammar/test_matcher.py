@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bakehouse.engine import brle
-from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.errors import BadRequest, LimitExceeded
 from bakehouse.engine.grammar.base import Matcher
 from bakehouse.engine.grammar.llg import CACHE_SIZE, LlgCompiler
 from bakehouse.engine.params import GrammarSpec
@@ -217,3 +217,44 @@ def test_matchers_of_one_grammar_run_in_threads() -> None:
     for thread in threads:
         thread.join()
     assert found == [expected] * 80
+
+
+#: Its lexer makes new expressions with each character, until llguidance gives up after some eighty of them.
+GROWS = GrammarSpec("regex", "(?:[a-z]{0,1000}[0-9a-z]{0,1000}){0,30}")
+
+
+def until_refused(matcher: Matcher) -> int:
+    for taken in range(300):
+        try:
+            matcher.mask()
+            matcher.accept(bpe_tokenizer().encode("a"))
+        except LimitExceeded:
+            return taken
+    raise AssertionError("it was never refused")
+
+
+def test_one_sequence_that_breaks_the_lexer_breaks_no_other_and_may_begin_again() -> None:
+    compiler = LlgCompiler(bpe_tokenizer(), BPE_STOP)
+    tokens = bpe_tokenizer().encode("a1b2")
+    greedy, before = compiler.matcher(GROWS), compiler.matcher(GROWS)
+    before.accept(tokens)
+    expected = compiler.matcher(GROWS).mask()
+    twin = greedy.copy()
+    assert until_refused(greedy) > 10
+    after = compiler.matcher(GROWS)
+    assert after.mask() == expected
+    after.accept(tokens)
+    twin.accept(tokens)
+    assert before.mask() == after.mask() == twin.mask()
+    before.accept(tokens)
+    greedy.reset()
+    assert greedy.mask() == expected
+
+
+def test_drafts_that_break_the_lexer_are_refused_and_the_matcher_may_begin_again() -> None:
+    matcher = LlgCompiler(bpe_tokenizer(), BPE_STOP).matcher(GROWS)
+    token = bpe_tokenizer().encode("a")
+    with pytest.raises(LimitExceeded, match="the grammar is too complex to follow here: "):
+        matcher.masks(token * 300)
+    matcher.reset()
+    assert len(matcher.masks(token * 3)) == 4

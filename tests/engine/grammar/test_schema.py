@@ -11,9 +11,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from bakehouse.engine.errors import BadRequest, LimitExceeded
+from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.grammar import schema
-from bakehouse.engine.grammar.base import Matcher
 from tests.engine.grammar.texts import fits, fitting, matcher
 
 A = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
@@ -281,15 +280,3 @@ def test_a_schema_whose_parts_multiply_is_refused() -> None:
     parts = [{"anyOf": [{"properties": {f"{k}-{n}": {"type": "integer"}}} for n in range(8)]} for k in range(6)]
     with pytest.raises(BadRequest, match="grammar: schema too large"):
         matcher("json_schema", json.dumps({"allOf": parts}))
-
-
-def test_one_that_cannot_be_followed_says_so_where_it_is_stepped() -> None:
-    start = matcher("regex", "(?:[a-z]{0,1000}[0-9a-z]{0,1000}){0,30}")
-    with pytest.raises(LimitExceeded, match="the grammar is too complex to follow here"):
-        masks_until_refused(start)
-
-
-def masks_until_refused(start: Matcher) -> None:
-    for _ in range(200):
-        start.mask()
-        start.accept(b"a")

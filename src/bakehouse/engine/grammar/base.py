@@ -11,7 +11,7 @@ from bakehouse.engine.params import GrammarSpec
 class Matcher(ABC):
     """Where one sequence stands in a grammar. Used by one thread at a time; `masks` may run on a worker thread.
 
-    Each method that computes raises `LimitExceeded` where a grammar grows too complex to follow; only `reset` may help.
+    A method that computes raises `LimitExceeded` where a grammar grows too complex to follow; then only `reset` helps.
     """
 
     @abstractmethod

@@ -11,6 +11,8 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from typing import TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
@@ -21,13 +23,17 @@ from bakehouse.engine.grammar.tools import tool_grammar
 from bakehouse.engine.params import GrammarSpec
 from bakehouse.engine.tokenizer.base import Tokenizer
 
+T = TypeVar("T")
+
 #: Compiled grammars that are kept.
 CACHE_SIZE = 64
 
 #: What one grammar may cost. Beyond, it is refused where it is compiled, or its request fails where it is stepped.
-#: The others are llguidance's own; the size bounds compiling to about a second, the row is wide enough for an object of
-#: a thousand optional properties.
-_LIMITS = LLParserLimits(max_grammar_size=200_000, max_items_in_row=10_000, verbose_errors=False)
+#: The others are llguidance's own; the size bounds compiling to about a second, the lexer's states a grammar to some
+#: 100 MB, and the row is wide enough for an object of a thousand optional properties.
+_LIMITS = LLParserLimits(
+    max_grammar_size=200_000, max_items_in_row=10_000, max_lexer_states=60_000, verbose_errors=False
+)
 
 
 class LlgCompiler(Compiler):
@@ -37,7 +43,7 @@ class LlgCompiler(Compiler):
         self._tokenizer = tokenizer
         self._stop = tuple(sorted(set(stop_tokens)))
         self._vocabulary = LLTokenizer(_Vocabulary(tokenizer, self._stop))  # type: ignore[arg-type]
-        self._cache: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, str], _Compiled] = OrderedDict()
         self._lock = threading.Lock()
 
     def matcher(self, spec: GrammarSpec) -> LlgMatcher:
@@ -53,9 +59,10 @@ class LlgCompiler(Compiler):
             if compiled is not None:
                 self._cache.move_to_end(key)
         if compiled is None:
-            compiled = self._compile(grammar())
+            text = grammar()
+            compiled = _Compiled(lambda: self._compile(text))
             self._keep(key, compiled)
-        return LlgMatcher(compiled.deep_copy(), self._tokenizer.vocab_size, self._stop)
+        return LlgMatcher(compiled, self._tokenizer.vocab_size, self._stop)
 
     def _compile(self, grammar: str) -> LLMatcher:
         """With its first mask, so that what is too complex from the start is refused here."""
@@ -66,7 +73,7 @@ class LlgCompiler(Compiler):
             raise BadRequest.at("grammar", _told(compiled))
         return compiled
 
-    def _keep(self, key: tuple[str, str], compiled: LLMatcher) -> None:
+    def _keep(self, key: tuple[str, str], compiled: _Compiled) -> None:
         with self._lock:
             self._cache[key] = compiled
             while len(self._cache) > CACHE_SIZE:
@@ -89,57 +96,53 @@ def _told(matcher: LLMatcher) -> str:
     return matcher.get_error().split("\n<")[0].strip()[:2000]
 
 
+class _Compiled:
+    """One grammar. Copies of a matcher share llguidance's lexer: what one of them explored helps the others, and where
+    it grew over its limits it is broken for all. So a broken one is left behind, and each copy goes on alone."""
+
+    def __init__(self, make: Callable[[], LLMatcher]) -> None:
+        self.make = make
+        self._start: LLMatcher | None = make()
+        self._lock = threading.Lock()
+
+    def start(self) -> LLMatcher:
+        with self._lock:
+            if self._start is None:
+                self._start = self.make()
+            return self._start.deep_copy()
+
+    def leave(self) -> None:
+        """Those that start from now on share a new lexer."""
+        with self._lock:
+            self._start = None
+
+
+class _Broken(Exception):
+    """llguidance gave up, for a reason that a new lexer may not have."""
+
+
 class LlgMatcher(Matcher):
-    def __init__(self, inner: LLMatcher, vocab_size: int, stop: tuple[int, ...], terminated: bool = False) -> None:
-        self._inner = inner
+    def __init__(self, compiled: _Compiled, vocab_size: int, stop: tuple[int, ...]) -> None:
+        self._compiled = compiled
+        self._inner = compiled.start()
+        self._shares = True
+        self._taken: list[int] = []
         self._bytes = -(-vocab_size // 32) * 4
         self._vocab_size = vocab_size
         self._stop = stop
-        self._terminated = terminated
+        self._terminated = False
 
     def mask(self) -> bytes:
-        if self._terminated:
-            return bytes(self._bytes)
-        if self._inner.is_stopped():
-            bits = bytearray(self._bytes)
-        else:
-            bits = bytearray(self._inner.compute_bitmask()[: self._bytes])
-            self._check()
-            if self._vocab_size % 32:
-                _clear(bits, self._vocab_size)
-        if self._inner.is_accepting():
-            for token in self._stop:
-                bits[token >> 3] |= 1 << (token & 7)
-        return bytes(bits)
+        return self._twice(self._mask)
 
     def masks(self, drafts: Sequence[int]) -> list[bytes]:
-        found = [self.mask()]
-        stepped = 0
-        for token in drafts:
-            if self._terminated or not _bit(found[-1], token):
-                break
-            if token in self._stop:
-                found.append(bytes(self._bytes))
-                break
-            if self._inner.try_consume_tokens([token]) != 1:
-                break
-            stepped += 1
-            found.append(self.mask())
-        if stepped and not self._inner.rollback(stepped):
-            raise LimitExceeded(f"the grammar cannot be stepped back: {_told(self._inner)}")
-        return found
+        return self._twice(lambda: self._masks(drafts))
 
     def accept(self, tokens: Sequence[int]) -> None:
         for index, token in enumerate(tokens):
-            if self._terminated:
-                raise BadRequest.at(f"tokens[{index}]", "the grammar has ended; reset the matcher to use it again")
-            if token in self._stop:
-                self._terminated = self._inner.is_accepting()
-                if not self._terminated:
-                    raise BadRequest.at(f"tokens[{index}]", f"stop id {token} came where the grammar cannot end")
-            elif not (0 <= token < self._vocab_size and self._inner.try_consume_tokens([token]) == 1):
-                self._check()
-                raise BadRequest.at(f"tokens[{index}]", f"id {token} does not fit the grammar here")
+            refusal = self._twice(lambda token=token: self._accept(token))  # type: ignore[misc]
+            if refusal:
+                raise BadRequest.at(f"tokens[{index}]", refusal)
 
     @property
     def terminated(self) -> bool:
@@ -150,16 +153,86 @@ class LlgMatcher(Matcher):
         return not self._terminated and self._inner.is_stopped() and self._inner.is_accepting()
 
     def reset(self) -> None:
-        if not self._inner.reset():
-            raise LimitExceeded(f"the matcher cannot be used again: {_told(self._inner)}")
+        if self._inner.is_error() or not self._inner.reset():
+            self._inner, self._shares = self._compiled.start(), True
+        self._taken = []
         self._terminated = False
 
     def copy(self) -> LlgMatcher:
-        return LlgMatcher(self._inner.deep_copy(), self._vocab_size, self._stop, self._terminated)
+        other = copy(self)
+        other._inner = self._inner.deep_copy()
+        other._taken = self._taken.copy()
+        return other
 
-    def _check(self) -> None:
+    def _mask(self) -> bytes:
+        if self._terminated:
+            return bytes(self._bytes)
+        if self._inner.is_stopped() and not self._inner.is_error():
+            bits = bytearray(self._bytes)
+        else:
+            bits = bytearray(self._computed()[: self._bytes])
+            if self._vocab_size % 32:
+                _clear(bits, self._vocab_size)
+        if self._inner.is_accepting():
+            for token in self._stop:
+                bits[token >> 3] |= 1 << (token & 7)
+        return bytes(bits)
+
+    def _masks(self, drafts: Sequence[int]) -> list[bytes]:
+        found = [self._mask()]
+        stepped = 0
+        for token in drafts:
+            if not _bit(found[-1], token):
+                break
+            if token in self._stop:
+                found.append(bytes(self._bytes))
+                break
+            if self._inner.try_consume_tokens([token]) != 1:
+                raise _Broken
+            stepped += 1
+            found.append(self._mask())
+        if stepped and not self._inner.rollback(stepped):
+            raise _Broken
+        return found
+
+    def _accept(self, token: int) -> str:
+        """Why *token* is refused, or nothing."""
+        if self._terminated:
+            return "the grammar has ended; reset the matcher to use it again"
+        if token in self._stop:
+            self._terminated = self._inner.is_accepting()
+            fits, refusal = self._terminated, f"stop id {token} came where the grammar cannot end"
+        else:
+            fits = 0 <= token < self._vocab_size and self._inner.try_consume_tokens([token]) == 1
+            refusal = f"id {token} does not fit the grammar here"
+            self._taken += [token] if fits else []
+        if not fits:
+            self._computed()
+        return "" if fits else refusal
+
+    def _computed(self) -> bytes:
+        """llguidance's mask. A lexer that is broken tells so only here; before, it takes nothing any more."""
+        bits = self._inner.compute_bitmask()
         if self._inner.is_error():
-            raise LimitExceeded(f"the grammar is too complex to follow here: {_told(self._inner)}")
+            raise _Broken
+        return bits
+
+    def _twice(self, compute: Callable[[], T]) -> T:
+        """*compute*, and where llguidance gave up, once more with a lexer of our own."""
+        try:
+            return compute()
+        except _Broken:
+            self._renew()
+        try:
+            return compute()
+        except _Broken:
+            raise LimitExceeded(f"the grammar is too complex to follow here: {_told(self._inner)}") from None
+
+    def _renew(self) -> None:
+        if self._shares:
+            self._compiled.leave()
+        self._inner, self._shares = self._compiled.make(), False
+        self._inner.try_consume_tokens(self._taken)
 
 
 def _clear(bits: bytearray, token: int) -> None:
