@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from bakehouse.engine.chat.base import Decoder, Turn
 from bakehouse.engine.chat.calls import CallSyntax
-from bakehouse.engine.chat.decode import BlockDecoder, ThinkSyntax, WholeCall
+from bakehouse.engine.chat.decode import BlockDecoder, ThinkSyntax
+from bakehouse.engine.chat.whole import WholeCall
 from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.tokenizer.base import Tokenizer
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from bakehouse.engine.chat.base import Turn
-from bakehouse.engine.chat.decode import WholeCall
 from bakehouse.engine.chat.family import Family, Piece, Typed, to_json
 from bakehouse.engine.chat.tools import wrapped
+from bakehouse.engine.chat.whole import WholeCall
 
 #: What the public template says before the schemas; the dates are the fixed ones it falls back to.
 _TOOLS = (
