@@ -131,8 +131,11 @@ def test_agrees_with_the_reference(batch, device):
 def test_sampling_changes_nothing_and_may_be_repeated(batch):
     logits, readouts = batch
     tensor, sampler = torch.from_numpy(logits.copy()), TorchSampler()
-    answers = [[(r.value, r.logprobs) for r in sampler.sample(tensor, None, readouts)] for _ in range(2)]
-    assert answers[0] == answers[1]
+    small_parts = TorchSampler(most=2 * logits.shape[1])
+    answers = [
+        [(r.value, r.logprobs) for r in each.sample(tensor, None, readouts)] for each in (sampler, sampler, small_parts)
+    ]
+    assert answers[0] == answers[1] == answers[2]
     assert np.array_equal(tensor.numpy(), logits)
 
 

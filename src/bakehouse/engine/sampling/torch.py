@@ -24,11 +24,15 @@ from bakehouse.engine.sampling import torch_rows as on_rows
 from bakehouse.engine.sampling.history import Histories, Seen, biases
 from bakehouse.engine.sampling.torch_draws import FEW, Groups, drawn, group, rows_of
 
+#: So many logits are worked on at once; a sorted one takes 50 bytes for a while.
+_MOST = 1 << 25
+
 
 class TorchSampler:
-    """Used by one thread at a time. Remembers how the rows of the last step were grouped."""
+    """Used by one thread at a time. Remembers how the rows of the last step were grouped. *most* bounds the memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
         self._groups: Groups | None = None
         self._histories = Histories()
 
@@ -41,16 +45,24 @@ class TorchSampler:
         """
         embedded = [index for index, r in enumerate(readouts) if r.sampler.kind is SamplerKind.EMBEDDING]
         if not embedded:
-            return self._read(logits, readouts) if readouts else []
+            return self._read_all(logits, readouts)
         assert hidden is not None, "an embedding is wanted and no hidden states are given"
         states = iter(hidden[embedded].float().cpu().numpy().astype("<f4"))
         others = [r for r in readouts if r.sampler.kind is not SamplerKind.EMBEDDING]
-        read = iter(self._read(logits, others) if others else [])
+        read = iter(self._read_all(logits, others))
         places = set(embedded)
         return [
             ReadoutResult(Embedding(next(states).tobytes())) if index in places else next(read)
             for index in range(len(readouts))
         ]
+
+    def _read_all(self, logits: Tensor, readouts: Sequence[Readout]) -> list[ReadoutResult]:
+        """In as many parts as memory asks for, which is one for all but the largest steps."""
+        most = max(1, self._most // max(1, logits.shape[1]))
+        results: list[ReadoutResult] = []
+        for start in range(0, len(readouts), most):
+            results += self._read(logits[start : start + most], readouts[start : start + most])
+        return results
 
     def _read(self, logits: Tensor, readouts: Sequence[Readout]) -> list[ReadoutResult]:
         groups = self._grouped(readouts, logits)
