@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bakehouse.engine.adapters.table import AdapterTable
@@ -92,18 +93,23 @@ def _tokenizer(spec: ModelSpec, shape: ModelShape) -> tuple[Tokenizer, dict[str,
         from bakehouse.engine.tokenizer.bytes import ByteTokenizer
 
         return ByteTokenizer(), {}
-    from bakehouse.engine.runner.torch.load import find_folder, read_config
+    from bakehouse.engine.runner.torch.load import find_folder
     from bakehouse.engine.tokenizer.hf import HFTokenizer
 
     folder = find_folder(spec)
-    config = read_config(folder).to_dict()
-    generation = folder / "generation_config.json"
-    if generation.exists():
-        try:
-            config |= json.loads(generation.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ModelRefused(f"{generation} is no JSON object: {error}") from error
+    # As the files say it: transformers fills in ids of its own where a configuration names none.
+    config = {**_json(folder / "config.json"), **_json(folder / "generation_config.json")}
     return HFTokenizer.from_folder(folder, shape.vocab_size), config
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The object in *file*, empty where there is none. Raises `ModelRefused`."""
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelRefused(f"{file} is no JSON object: {error}") from error
 
 
 def pool_pages(spec: ModelSpec, shape: ModelShape) -> int:
