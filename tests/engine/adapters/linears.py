@@ -52,7 +52,7 @@ def served(
 ) -> tuple[Stack, list[Linear], LoraStore]:
     """The stack with the engine's linears in it, and a store on them."""
     stack = Stack().to(dtype).requires_grad_(False)
-    linears = replace_linears(stack, quantise)
+    linears = replace_linears(stack, quantise, native=None)
     return stack, linears, LoraStore(linears, dtype=dtype, **settings)  # type: ignore[arg-type]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,8 +12,19 @@ import torch
 
 from bakehouse.engine.adapters import peft, zo, zo_file
 from bakehouse.engine.adapters.base import AdapterStore, ZoParams
+from bakehouse.engine.adapters.joint import CandidatesWork, Joint, JointWork, joined, split
+from bakehouse.engine.adapters.noise import NoiseCache
 from bakehouse.engine.adapters.peft import Delta
-from bakehouse.engine.adapters.route import Group, Linear, Product, Rows, Site, Work, group_rows
+from bakehouse.engine.adapters.route import (
+    Groups,
+    Linear,
+    NoisyWork,
+    Product,
+    Rows,
+    Site,
+    Work,
+    group_rows,
+)
 from bakehouse.engine.adapters.strategy import check_params
 from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
 from bakehouse.engine.plan.step import StepPlan
@@ -62,13 +72,22 @@ class LoraStore(AdapterStore):
             for site in self._sites
             for part in site.linear.parts
         }
+        self._layer_sites = find_layers(self._shapes)
+        #: Of each module that zo is on: its layer's place among the layers, and 0, 1, 2 for q, k, v.
+        self._places = {
+            module: (place, block)
+            for place, site in enumerate(self._layer_sites)
+            for block, module in enumerate(site.modules)
+        }
         self._dtype, self._device = dtype, torch.device(device)
         self._max_rank, self._base = max_rank, base
         self._slots: dict[int, Weights] = {}
         self._generations = itertools.count(1)
         self._random = torch.Generator(self._device).manual_seed(seed)
-        self._noise = _NoiseCache(noise_bytes)
+        self._noise = NoiseCache(noise_bytes)
         self._open: list[Site] = []
+        #: The weights of the last step's joint groups, by site, with which they were.
+        self._joints: tuple[tuple[tuple[int, int], ...], dict[int, Joint]] | None = None
 
     def create(self) -> int:
         slot = next((slot for slot in range(self.capacity) if slot not in self._slots), None)
@@ -86,7 +105,7 @@ class LoraStore(AdapterStore):
     def remove(self, slot: int) -> None:
         self._of(slot)
         del self._slots[slot]
-        self._noise.drop(slot)
+        self._forget(slot)
 
     def generation(self, slot: int) -> int:
         return self._of(slot).generation
@@ -113,7 +132,7 @@ class LoraStore(AdapterStore):
     def initialize_zo(self, slot: int, params: ZoParams) -> None:
         self._of(slot)
         check_params(params, self._max_rank)
-        self._put_state(slot, zo.start(params, self._layer_sites(), self._dtype, self._random))
+        self._put_state(slot, zo.start(params, self._layers(), self._dtype, self._random))
 
     def update_zo(self, slot: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> None:
         state = self._of(slot).state
@@ -130,24 +149,76 @@ class LoraStore(AdapterStore):
             return
         self._noise.tick()
         try:
-            for group, runs in groups.items():
-                self._route(group, Rows.of(runs, self._device), len(plan.tokens))
+            self._route(groups, len(plan.tokens))
         finally:
             self._open = [site for site in self._sites if site.work]
 
-    def _route(self, group: Group, rows: Rows, total: int) -> None:
-        slot, seed = group
-        weights = self._of(slot)
-        noise = self._noises(slot, weights, seed) if weights.state is not None and seed != 0 else {}
-        for number, product in weights.products.items():
-            self._sites[number].open(Work(rows, product, noise.get(number)), total)
+    def _route(self, groups: Groups, total: int) -> None:
+        """Hand each site what it is to add; groups of few rows together where there are several of them."""
+        plain: Groups = {}
+        noisy: dict[int, Groups] = {}
+        for (slot, seed), runs in groups.items():
+            if seed != 0 and self._of(slot).state is not None:
+                noisy.setdefault(slot, {})[slot, seed] = runs
+            else:
+                plain.setdefault((slot, 0), []).extend(runs)
+        few, many = split(plain)
+        for (slot, _), runs in many.items():
+            self._open_plain(slot, Rows.of(runs, self._device), total)
+        if few:
+            self._open_joint(few, total)
+        for slot, candidates in noisy.items():
+            few, many = split(candidates)
+            for (_, seed), runs in many.items():
+                self._open_noisy(slot, seed, Rows.of(runs, self._device), total)
+            if few:
+                self._open_candidates(slot, few, total)
 
-    def _noises(self, slot: int, weights: Weights, seed: int) -> dict[int, Product]:
-        state = weights.state
-        assert state is not None
-        return self._noise.get(
-            (slot, weights.generation, seed), lambda: self._products(zo.deltas_of(state, self._dtype, seed))
+    def _open_plain(self, slot: int, rows: Rows, total: int) -> None:
+        for number, product in self._of(slot).products.items():
+            self._sites[number].open(Work(rows, product), total)
+
+    def _open_joint(self, groups: Groups, total: int) -> None:
+        slots = [slot for slot, _ in groups]
+        key = tuple((slot, self._of(slot).generation) for slot in slots)
+        if self._joints is None or self._joints[0] != key:
+            self._joints = key, self._join([self._of(slot).products for slot in slots])
+        rows, members = joined(groups, self._device)
+        for number, joint in self._joints[1].items():
+            self._sites[number].open(JointWork(rows, joint, members[:, None]), total)
+
+    def _join(self, products: Sequence[dict[int, Product]]) -> dict[int, Joint]:
+        numbers = sorted({number for each in products for number in each})
+        return {
+            number: Joint.of([(member, each[number]) for member, each in enumerate(products) if number in each])
+            for number in numbers
+        }
+
+    def _open_noisy(self, slot: int, seed: int, rows: Rows, total: int) -> None:
+        for number, product in self._of(slot).products.items():
+            self._sites[number].open(NoisyWork(rows, product, self._noise_of(slot, seed, number)), total)
+
+    def _open_candidates(self, slot: int, groups: Groups, total: int) -> None:
+        rows, members = joined(groups, self._device)
+        for number, product in self._of(slot).products.items():
+            noises = [self._noise_of(slot, seed, number) for _, seed in groups]
+            self._sites[number].open(CandidatesWork(rows, product, noises, members), total)
+
+    def _noise_of(self, slot: int, seed: int, number: int) -> Callable[[], Product]:
+        """Makes the noise of a candidate at one site, or takes what is kept of it."""
+        weights = self._of(slot)
+        return lambda: self._noise.get(
+            (slot, weights.generation, seed, number), lambda: self._make(weights, seed, number)
         )
+
+    def _make(self, weights: Weights, seed: int, number: int) -> Product:
+        assert weights.state is not None
+        parts = self._sites[number].linear.parts
+        places = {part.name: self._places[part.name] for part in parts if part.name in weights.deltas}
+        made = {name: zo.candidate(weights.state, layer, block, seed) for name, (layer, block) in places.items()}
+        product = Product.of(parts, made)
+        assert product is not None
+        return product
 
     def _of(self, slot: int) -> Weights:
         try:
@@ -156,70 +227,45 @@ class LoraStore(AdapterStore):
             raise NotFound(f"there is no adapter in slot {slot}", field="adapter") from None
 
     def _put(self, slot: int, deltas: dict[str, Delta], state: zo.State | None) -> None:
-        self._noise.drop(slot)
+        self._forget(slot)
         self._slots[slot] = Weights(next(self._generations), deltas, state, self._products(deltas))
 
+    def _forget(self, slot: int) -> None:
+        """Let go of what was made from the slot's weights."""
+        self._noise.drop(slot)
+        self._joints = None
+
     def _put_state(self, slot: int, state: zo.State) -> None:
-        self._put(slot, zo.deltas_of(state, self._dtype), state)
+        self._put(slot, zo.means(state), state)
 
     def _products(self, deltas: dict[str, Delta]) -> dict[int, Product]:
         made = {number: Product.of(site.linear.parts, deltas) for number, site in enumerate(self._sites)}
         return {number: product for number, product in made.items() if product is not None}
 
-    def _layer_sites(self) -> list[zo.LayerSite]:
-        """The q, k and v projections of each layer. `BadRequest` where the model has them otherwise."""
-        layers: dict[str, dict[str, str]] = {}
-        numbers: dict[str, int] = {}
-        for name in self._shapes:
-            if match := _QKV.fullmatch(name):
-                layers.setdefault(match["layer"], {})[match["side"]] = name
-                numbers[match["layer"]] = int(match["index"])
-        if not layers or any(len(sides) != 3 for sides in layers.values()):
+    def _layers(self) -> list[zo.LayerSite]:
+        if not self._layer_sites:
             raise BadRequest.at("adapter", "zo needs a q_proj, k_proj and v_proj in each layer, which the model lacks")
-        return [self._layer_site(numbers[layer], sides) for layer, sides in layers.items()]
-
-    def _layer_site(self, index: int, sides: dict[str, str]) -> zo.LayerSite:
-        q, k, v = (sides[side] for side in "qkv")
-        widths = (self._shapes[q][1], self._shapes[k][1], self._shapes[v][1])
-        return zo.LayerSite(index, (q, k, v), self._shapes[q][0], widths)
+        return self._layer_sites
 
     def _load_state(self, path: Path, deltas: dict[str, Delta]) -> zo.State | None:
         if not zo_file.is_there(path):
             return None
         params = zo_file.read_params(path)
         check_params(params, self._max_rank)
-        return zo_file.read(path, params, self._layer_sites(), deltas)
+        return zo_file.read(path, params, self._layers(), deltas)
 
 
-class _NoiseCache:
-    """Noise of candidates up to a number of bytes. What this step or the last one used is not put aside for others:
-    of more candidates than there is room for, the first ones stay and the others are made again in each step."""
+def find_layers(shapes: peft.Shapes) -> list[zo.LayerSite]:
+    """The q, k and v projections of each layer, by their usual names. Empty where a layer has them otherwise."""
+    layers: dict[tuple[str, int], dict[str, str]] = {}
+    for name in shapes:
+        if match := _QKV.fullmatch(name):
+            layers.setdefault((match["layer"], int(match["index"])), {})[match["side"]] = name
+    if any(len(sides) != 3 for sides in layers.values()):
+        return []
+    return [_layer_site(shapes, index, sides) for (_, index), sides in layers.items()]
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._kept: OrderedDict[tuple[int, int, int], tuple[int, int, dict[int, Product]]] = OrderedDict()
-        self._bytes = 0
-        self._step = 0
 
-    def tick(self) -> None:
-        self._step += 1
-
-    def get(self, key: tuple[int, int, int], make: Callable[[], dict[int, Product]]) -> dict[int, Product]:
-        if (found := self._kept.pop(key, None)) is not None:
-            self._kept[key] = (self._step, found[1], found[2])
-            return found[2]
-        products = make()
-        size = sum(product.bytes() for product in products.values())
-        while self._bytes + size > self._limit and self._kept and next(iter(self._kept.values()))[0] < self._step - 1:
-            self._forget(next(iter(self._kept)))
-        if self._bytes + size <= self._limit:
-            self._kept[key] = (self._step, size, products)
-            self._bytes += size
-        return products
-
-    def drop(self, slot: int) -> None:
-        for key in [key for key in self._kept if key[0] == slot]:
-            self._forget(key)
-
-    def _forget(self, key: tuple[int, int, int]) -> None:
-        self._bytes -= self._kept.pop(key)[1]
+def _layer_site(shapes: peft.Shapes, index: int, sides: dict[str, str]) -> zo.LayerSite:
+    q, k, v = (sides[side] for side in "qkv")
+    return zo.LayerSite(index, (q, k, v), shapes[q][0], (shapes[q][1], shapes[k][1], shapes[v][1]))

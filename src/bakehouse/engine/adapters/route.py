@@ -35,13 +35,13 @@ class Linear(Protocol):
     def parts(self) -> Sequence[Part]: ...
 
 
-#: A slot and the seed of its noise; 0 for the mean, and for adapters without noise.
-Group = tuple[int, int]
+#: By slot and seed: the runs of rows (start, stop) that are alike.
+Groups = dict[tuple[int, int], list[tuple[int, int]]]
 
 
-def group_rows(segments: Sequence[Segment]) -> dict[Group, list[tuple[int, int]]]:
-    """The runs of rows (start, stop) of each adapter and seed, neighbours joined. Empty when no segment has one."""
-    groups: dict[Group, list[tuple[int, int]]] = {}
+def group_rows(segments: Sequence[Segment]) -> Groups:
+    """The rows of each adapter and seed, neighbours joined. Empty when no segment has an adapter."""
+    groups: Groups = {}
     for segment in segments:
         if segment.adapter is None:
             continue
@@ -112,20 +112,39 @@ class Product:
             y[:, up.start : up.stop].addmm_(h[:, up.low : up.high], up.weight, alpha=up.scale)
 
 
+class Adding(Protocol):
+    """Adds to the output of some rows, given their input."""
+
+    @property
+    def rows(self) -> Rows: ...
+
+    def add(self, x: Tensor, y: Tensor) -> None: ...
+
+
 class Work(NamedTuple):
-    """``mean`` and, of a candidate, its ``noise``: two products, as their sum would be rounded to the mean's precision
-    and the noise is small."""
+    """The rows of one adapter, all alike."""
+
+    rows: Rows
+    product: Product
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        self.product.add(x @ self.product.down, y)
+
+
+class NoisyWork(NamedTuple):
+    """The rows of one candidate. Mean and noise are two products, as their sum would be rounded to the mean's precision
+    and the noise is small. ``noise`` makes it when the layer is there, so that not all layers' noise is held at once.
+    """
 
     rows: Rows
     mean: Product
-    noise: Product | None
+    noise: Callable[[], Product]
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        h = x @ self.mean.down
-        if self.noise is not None:
-            h.addmm_(x, self.noise.down)
-            self.noise.add(h, y)
+        noise = self.noise()
+        h = (x @ self.mean.down).addmm_(x, noise.down)
         self.mean.add(h, y)
+        noise.add(h, y)
 
 
 @dataclass(slots=True)
@@ -133,7 +152,7 @@ class Site:
     """One linear layer: what it adds in this step. It is the linear's ``adapter`` while there is any."""
 
     linear: Linear
-    work: list[Work] = field(default_factory=list)
+    work: list[Adding] = field(default_factory=list)
     rows: int = 0
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
@@ -148,7 +167,7 @@ class Site:
                 work.add(x.index_select(0, rows.index), some)
                 y.index_copy_(0, rows.index, some)
 
-    def open(self, work: Work, rows: int) -> None:
+    def open(self, work: Adding, rows: int) -> None:
         """Add *work* to a step of so many *rows*."""
         self.work.append(work)
         self.rows = rows

@@ -76,26 +76,33 @@ class LayerState:
 
     def noise(self, seed: int) -> tuple[Tensor, Tensor]:
         """S * Z of one candidate for ``down`` and ``up``, float32. Zero for seed 0."""
+        blocks = [self.block(block, seed) for block in range(3)]
+        return torch.cat([down for down, _ in blocks], 1), torch.cat([up for _, up in blocks], 1)
+
+    def block(self, block: int, seed: int) -> tuple[Tensor, Tensor]:
+        """`noise` of q, k or v alone (0, 1, 2): [in, rank] and [rank, width]."""
+        low, high = self.columns(block)
+        start, stop = self.site.bounds[block]
+        down, up = self.of_down.variance[:, low:high], self.of_up.variance[:, start:stop]
         if seed == 0:
-            return torch.zeros_like(self.of_down.variance), torch.zeros_like(self.of_up.variance)
-        rank = self.up.shape[0]
-        downs, ups = [], []
-        for offset, width in zip(BLOCK_OFFSETS, self.site.widths, strict=True):
-            shift = self.site.index + offset
-            downs.append(_block(seed + shift, self.site.inputs, rank, self.down.device))
-            ups.append(_block(seed - shift, rank, width, self.up.device))
-        down, up = torch.cat(downs, 1), torch.cat(ups, 1)
+            return torch.zeros_like(down), torch.zeros_like(up)
+        shift = self.site.index + BLOCK_OFFSETS[block]
         return (
-            down.mul_(self.of_down.variance.sqrt()).mul_(self.sigma),
-            up.mul_(self.of_up.variance.sqrt()).mul_(self.sigma),
+            _standard(seed + shift, down).mul_(down.sqrt()).mul_(self.sigma),
+            _standard(seed - shift, up).mul_(up.sqrt()).mul_(self.sigma),
         )
 
+    def columns(self, block: int) -> tuple[int, int]:
+        """The columns of ``down`` that belong to q, k or v."""
+        rank = self.up.shape[0]
+        return block * rank, (block + 1) * rank
 
-def _block(seed: int, rows: int, columns: int, device: torch.device) -> Tensor:
-    """Z(seed) of shape [rows, columns]. An effective seed of exactly 0 is no noise."""
+
+def _standard(seed: int, like: Tensor) -> Tensor:
+    """Z(seed) of the shape of *like*. An effective seed of exactly 0 is no noise."""
     if seed == 0:
-        return torch.zeros(rows, columns, device=device)
-    return philox.normals(seed, rows, columns, device)
+        return torch.zeros(like.shape, device=like.device)
+    return philox.normals(seed, like.shape[0], like.shape[1], like.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +170,18 @@ def _moved(old: Paths, path: Tensor, step: Tensor, squares: Tensor, k: Constants
     return Paths(path, rank_one, variance.clamp_(MIN_VARIANCE, MAX_VARIANCE))
 
 
-def deltas_of(state: State, dtype: torch.dtype, seed: int | None = None) -> dict[str, Delta]:
-    """The means as deltas by module; or, with *seed*, the noise of that candidate alone, in *dtype*."""
+def means(state: State) -> dict[str, Delta]:
+    """The adapter itself, by module: views of the means."""
     deltas: dict[str, Delta] = {}
     for layer in state.layers:
-        down, up = (layer.down, layer.up) if seed is None else (side.to(dtype) for side in layer.noise(seed))
-        rank = layer.up.shape[0]
-        for block, (module, (start, stop)) in enumerate(zip(layer.site.modules, layer.site.bounds, strict=True)):
-            deltas[module] = Delta(down[:, block * rank : (block + 1) * rank], up[:, start:stop], state.params.alpha)
+        for block, module in enumerate(layer.site.modules):
+            (low, high), (start, stop) = layer.columns(block), layer.site.bounds[block]
+            deltas[module] = Delta(layer.down[:, low:high], layer.up[:, start:stop], state.params.alpha)
     return deltas
+
+
+def candidate(state: State, layer: int, block: int, seed: int) -> Delta:
+    """What the candidate *seed* adds to the mean of one module: its noise alone, in the mean's dtype."""
+    down, up = state.layers[layer].block(block, seed)
+    dtype = state.layers[layer].down.dtype
+    return Delta(down.to(dtype), up.to(dtype), state.params.alpha)
