@@ -31,6 +31,8 @@ class Job(ABC):
     ended = False
     #: Whether more may follow a pass, so that cancelling it between two has a meaning.
     goes_on = False
+    #: Whether its result will likely be answered with the next job of the same kind, at once.
+    asks_again = False
 
     @abstractmethod
     def begin(self) -> Pass | None:

@@ -95,6 +95,7 @@ class ForwardJob(FutureJob):
         deadline: float | None,
     ) -> None:
         super().__init__(loop, context, deadline)
+        self.asks_again = context is not None and bool(request.samplers)
         self._request = request
         self._build = build
         self._buffered = False

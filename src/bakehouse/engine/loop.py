@@ -41,6 +41,11 @@ ASIDE_WORKERS = 2
 STALLED_S = 0.01
 
 
+#: How long a step may wait for programs that were in the last one: so much at most, and this share of its time.
+COMPANY_S = 0.002
+COMPANY_SHARE = 0.05
+
+
 class _Call(Generic[T]):
     """A function for the loop's thread, and the future of its value."""
 
@@ -89,6 +94,8 @@ class EngineLoop:
         self._undelivered: list[Job] = []
         self._stopping = False
         self._failures = 0
+        self._asked = self._answered = 0
+        self._step_s = 0.0
         self._max_failures = max_failures
         self._pool = ThreadPoolExecutor(mask_workers, thread_name_prefix=f"masks-{name}")
         self._aside = ThreadPoolExecutor(ASIDE_WORKERS, thread_name_prefix=f"aside-{name}")
@@ -108,6 +115,7 @@ class EngineLoop:
         """
         with self._wake:
             self._check_alive()
+            self._asked += job.asks_again
             if job.context is not None and job.context in self._running:
                 self._waiting.setdefault(job.context, deque()).append(job)
                 return
@@ -315,11 +323,27 @@ class EngineLoop:
                 self._calls.clear()
             for call in calls:
                 call.run()
+            self._await_company()
             if not self.planner.idle() or self._undelivered:
                 self._step()
 
     def _has_work(self) -> bool:
         return bool(self._calls or self._undelivered) or not self.planner.idle()
+
+    def _await_company(self) -> None:
+        """Programs that run pass by pass answer a result with their next pass. Those of the last step are waited for a
+        moment, so that they stay in one batch instead of splitting into several."""
+        if self._asked >= self._answered:
+            self._asked = self._answered = 0
+            return
+        until = time.perf_counter() + min(COMPANY_S, COMPANY_SHARE * self._step_s)
+        with self._wake:
+            while self._asked < self._answered and not self._calls:
+                left = until - time.perf_counter()
+                if left <= 0:
+                    break
+                self._wake.wait(left)
+            self._asked = self._answered = 0
 
     def _step(self) -> None:
         """One turn: what cannot run is told so, then plan, run, commit and publish."""
@@ -334,6 +358,7 @@ class EngineLoop:
             received += self._execute(step, planned)
         self._publish(received, time.perf_counter())
         if step.parts:
+            self._step_s = time.perf_counter() - started
             self.counters.stepped(len(step.plan.tokens), len(step.plan.segments), len(step.plan.readouts))
         elif not failed:
             self._wait_for_change()
@@ -413,6 +438,7 @@ class EngineLoop:
                 if following is not None:
                     self._line_up(job, following)
                 else:
+                    self._answered += job.asks_again and error is None
                     self._end(job, error)
             ended, self._undelivered = self._undelivered, []
         others = set(ended)
