@@ -6,6 +6,7 @@ import itertools
 import random
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +184,9 @@ def test_many_rules_that_may_follow_each_other_are_compiled_in_time() -> None:
     words = "\n".join(f'w{n} ::= "word{n}" [a-z]+ ("," root)?' for n in range(300))
     source = "root ::= " + " | ".join(f"w{n}" for n in range(300)) + "\n" + words
     assert fits(matcher("ebnf", source), "word7x,word299yz,word12a")
+
+
+def test_the_grammar_of_the_docs_is_as_it_says() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "grammars.md").read_text(encoding="utf-8")
+    source = page.split("```")[1]
+    assert fitting(matcher("ebnf", source), ["[]", '[12,"a b",[3]]', "[1234]", "x"]) == {"[]", '[12,"a b",[3]]'}
