@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--ready-fd", type=int, required=True, help="the descriptor to say on that it listens")
     chosen = parser.parse_args()
     _die_with_parent()
-    faulthandler.enable()
+    faulthandler.enable(all_threads=False)
     return asyncio.run(_run(chosen.socket, chosen.ready_fd))
 
 

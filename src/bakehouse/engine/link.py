@@ -19,12 +19,17 @@ class Link(asyncio.Protocol):
 
     ``on_frame`` gets each frame, ``on_lost`` is called once at the end with what was wrong, or an empty text. A peer
     that takes nothing for *patience* seconds while more than `HIGH_WATER` waits for it is cut off; while it is behind,
-    nothing more is read from it.
+    nothing more is read from it. ``farewell`` makes the last frame, of the reason why this end closes.
     """
 
     def __init__(
-        self, on_frame: Callable[[Link, Frame], None], on_lost: Callable[[Link, str], None], patience: float = 60.0
+        self,
+        on_frame: Callable[[Link, Frame], None],
+        on_lost: Callable[[Link, str], None],
+        patience: float = 60.0,
+        farewell: Callable[[str], bytes] | None = None,
     ) -> None:
+        self._farewell = farewell
         self._on_frame, self._on_lost, self._patience = on_frame, on_lost, patience
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -82,6 +87,8 @@ class Link(asyncio.Protocol):
         """Send what waits, then end."""
         if self.open and self._transport is not None:
             self._reason = reason
+            if reason and self._farewell is not None:
+                self._transport.write(self._farewell(reason))
             self._transport.close()
 
     def pause_writing(self) -> None:

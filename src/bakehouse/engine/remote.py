@@ -45,6 +45,7 @@ class RemoteEngine(AsyncEngine):
         self._streams: dict[int, RemoteStream] = {}
         self._greeting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._closing = False
+        self._farewell = ""
         self._lost: EngineLost | None = None
         self._end: asyncio.Task[None] | None = None
 
@@ -142,7 +143,7 @@ class RemoteEngine(AsyncEngine):
     # Answers
 
     def _on_frame(self, link: Link, frame: Frame) -> None:
-        if not self._greeting.done():
+        if not self._greeting.done() and isinstance(frame.body, dict):
             message = wire.read_message(frame.body)
             self._greeting.set_result(message.version if isinstance(message, Hello) else None)
             return
@@ -154,6 +155,9 @@ class RemoteEngine(AsyncEngine):
 
     def _on_item(self, item: list[Any], tail: memoryview) -> None:
         kind, number, *rest = item
+        if number == 0 and kind == "e":
+            self._farewell = wire.read_error(*rest).detail
+            return
         if kind == "c":
             stream = self._streams.get(number)
             if stream is not None:
@@ -175,7 +179,7 @@ class RemoteEngine(AsyncEngine):
             self._end = asyncio.get_running_loop().create_task(self._explain(reason))
 
     async def _explain(self, reason: str) -> None:
-        await self._finish(await self._why(reason))
+        await self._finish(EngineLost(self._farewell) if self._farewell else await self._why(reason))
 
     async def _finish(self, error: EngineLost) -> None:
         """Everything that still waits ends with *error*."""
@@ -238,7 +242,7 @@ class RemoteStream(AsyncStream):
         self._taken += len(chunk.tokens)
         if chunk.finish is not None:
             self._ended = True
-            self._engine.give_up(self.number, self._taken)
+            self._engine.give_up(self.number, wire.READ_OUT)
         return chunk
 
 

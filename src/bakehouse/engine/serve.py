@@ -51,7 +51,7 @@ class Server:
         return client.link
 
     def new_link(self, client: Client) -> Link:
-        return Link(client.on_frame, client.on_lost, self._patience)
+        return Link(client.on_frame, client.on_lost, self._patience, _farewell)
 
     def forget(self, client: Client) -> None:
         self._clients.discard(client)
@@ -67,6 +67,10 @@ class Server:
             await asyncio.wait(running, timeout=drain)
         await asyncio.gather(*(client.end("the engine is stopping") for client in clients))
         self._path.unlink(missing_ok=True)
+
+
+def _farewell(reason: str) -> bytes:
+    return wire.dump([wire.error_item(0, EngineLost(f"the engine closed the connection: {reason}"))])
 
 
 class Client:
@@ -114,7 +118,7 @@ class Client:
     def _start(self, message: Open | Call) -> None:
         if message.id < 1 or message.id in self._running:
             raise WireError(f"{message.id} is no number for a new call")
-        if len(self._running) >= MAX_CALLS:
+        if len(self._running) >= MAX_CALLS and not (isinstance(message, Call) and message.method == "close"):
             self.put(wire.error_item(message.id, LimitExceeded(f"{MAX_CALLS} calls of this connection are running")))
             return
         work = self._open(message) if isinstance(message, Open) else self._call(message)
@@ -231,8 +235,6 @@ class Client:
 
     async def end(self, reason: str) -> None:
         """Tell the client why, and free what it holds."""
-        for identity in list(self._running):
-            self.put(wire.error_item(identity, EngineLost(reason)))
         self._flush()
         self.link.close(reason)
         self._server.forget(self)
@@ -260,5 +262,8 @@ class _Stream:
 
     def close(self, taken: int) -> None:
         """Raises `BadRequest` for more tokens than were sent."""
-        self.chunks.cancel(taken)
+        if taken == wire.READ_OUT:
+            self.chunks.read_out()
+        else:
+            self.chunks.cancel(taken)
         self.closed.set()

@@ -31,7 +31,7 @@ from bakehouse.engine.remote import RemoteEngine
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.engine.wire import read_error
 
-_LAST_LINES = 12
+_LAST_LINES = 24
 _LINE_CHARACTERS = 400
 _EXIT_PATIENCE = 5.0
 

@@ -31,6 +31,7 @@ from bakehouse.engine.errors import BY_CODE, BadRequest, EngineError, LimitExcee
 from bakehouse.engine.face import AsyncEngine, AsyncSession
 
 VERSION = 1
+READ_OUT = -1
 MAX_FRAME = 64 * 2**20
 _HEAD = struct.Struct(">II")
 
@@ -76,7 +77,7 @@ class Call:
 class Cancel:
     """Give up the call ``id``, or close the stream ``id`` of which the reader took ``taken`` tokens.
 
-    A stream is closed so in any case, also when all of it was read.
+    A stream is closed so in any case; ``taken`` is `READ_OUT` when its last chunk was taken.
     """
 
     id: int
@@ -97,7 +98,8 @@ def read_message(body: Any) -> Message:
     """The message in *body*. Raises `WireError` for anything else, an unknown or missing field included."""
     if not isinstance(body, dict):
         raise WireError("a message is a JSON object")
-    kind = _MESSAGES.get(body.pop("t", None) or "")
+    tag = body.pop("t", None)
+    kind = _MESSAGES.get(tag) if isinstance(tag, str) else None
     if kind is None:
         raise WireError("a message of an unknown kind")
     hints = _plain_hints(kind)
