@@ -77,7 +77,7 @@ class LayerKV:
         assert self.pool is not None
         width = self.shape.key_width
         self.pool[:, :width].index_copy_(0, slots, key.reshape(key.shape[0], -1))
-        self.pool[:, width:].index_copy_(0, slots, value.reshape(value.shape[0], -1))
+        self.pool[:, width : self.shape.width].index_copy_(0, slots, value.reshape(value.shape[0], -1))
 
     def read(self, keys: Keys, page_size: int) -> tuple[Tensor, Tensor]:
         """Keys and values as ``[sequences, length, heads, dim]``."""
@@ -86,11 +86,11 @@ class LayerKV:
             rows = self.pool[keys.run[0] : keys.run[1]][None]
         else:
             assert keys.pages is not None
-            pages = self.pool.view(-1, page_size * self.shape.width)
+            pages = self.pool.view(-1, page_size * self.shape.stride)
             gathered = pages.index_select(0, keys.pages)
-            rows = gathered.view(keys.sequences, -1, self.shape.width)[:, : keys.length]
+            rows = gathered.view(keys.sequences, -1, self.shape.stride)[:, : keys.length]
         width, shape = self.shape.key_width, (*rows.shape[:2], self.shape.heads, -1)
-        return rows[..., :width].view(shape), rows[..., width:].view(shape)
+        return rows[..., :width].view(shape), rows[..., width : self.shape.width].view(shape)
 
 
 def attend(

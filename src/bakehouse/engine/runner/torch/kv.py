@@ -6,6 +6,7 @@ consecutive pages is a view, whole pages gather as rows, and a token is written 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from torch import Tensor
 
 from bakehouse.engine.errors import OutOfPages
 from bakehouse.engine.plan.step import Copy
+
+_PADDING = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class KVShape:
     def width(self) -> int:
         return self.heads * (self.key_dim + self.value_dim)
 
+    @property
+    def stride(self) -> int:
+        """Elements from one token to the next: off the powers of two, which would fall into the same cache sets."""
+        return self.width + (_PADDING if self.width % 256 == 0 else 0)
+
 
 class KVPool:
     """Pages of every layer on one device."""
@@ -41,10 +49,10 @@ class KVPool:
     ) -> None:
         self.page_size = page_size
         self.pages = pages
-        needed = sum(shape.width for shape in shapes) * pages * page_size * dtype.itemsize
+        needed = sum(shape.stride for shape in shapes) * pages * page_size * dtype.itemsize
         try:
-            self.layers = [torch.zeros(pages * page_size, shape.width, dtype=dtype, device=device) for shape in shapes]
-        except (RuntimeError, MemoryError) as refused:
+            self.layers = [_zeros(pages * page_size, shape.stride, dtype, device) for shape in shapes]
+        except (RuntimeError, MemoryError, OSError) as refused:
             raise OutOfPages(
                 f"{pages} pages of {page_size} tokens need {needed / 2**20:.0f} MiB on {device}, which it does not "
                 "have; give a smaller kv budget"
@@ -60,6 +68,16 @@ class KVPool:
     def _rows(self, parts: Sequence[tuple[int, int]]) -> Tensor:
         rows = [page * self.page_size + offset for page, tokens in parts for offset in range(tokens)]
         return torch.tensor(rows, dtype=torch.long, device=self.layers[0].device)
+
+
+def _zeros(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On the CPU in huge pages where the system gives them, and not touched before it is used."""
+    if device.type != "cpu":
+        return torch.zeros(rows, width, dtype=dtype, device=device)
+    memory = mmap.mmap(-1, rows * width * dtype.itemsize)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(rows, width)
 
 
 def _waves(copies: Sequence[Copy]) -> list[list[Copy]]:

@@ -89,7 +89,7 @@ class TorchRunner(Runner):
         if native is not None:
             for layer in self.layers:
                 layer.native = native if self._native else None
-        self._slot_bytes = max(fact.shape.width for fact in facts) * dtype.itemsize
+        self._slot_bytes = max(fact.shape.stride for fact in facts) * dtype.itemsize
         self._no_mask = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
         self._pool: KVPool | None = None
         self._sampler = TorchSampler()
@@ -109,7 +109,7 @@ class TorchRunner(Runner):
             layers=len(facts),
             max_context=longest,
             page_size=spec.page_size,
-            page_bytes=sum(fact.shape.width for fact in facts) * spec.page_size * dtype.itemsize,
+            page_bytes=sum(fact.shape.stride for fact in facts) * spec.page_size * dtype.itemsize,
             dtype=quantise or {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32"),
             device=str(device),
         )

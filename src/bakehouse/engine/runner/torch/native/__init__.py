@@ -38,8 +38,8 @@ _P, _I, _D = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double
 _SIGNATURES = {
     "bh_norm": (_I, _P, _P, _P, _P, _I, _I, _D, _I),
     "bh_gate": (_I, _I, _P, _P, _I, _I, _I),
-    "bh_rotate": (_I, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _I, _D, _I),
-    "bh_decode": (_I, _I, _I, _P, _P, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _D, _D, _I),
+    "bh_rotate": (_I, _P, _P, _P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _D, _I),
+    "bh_decode": (_I, _I, _I, _P, _P, _I, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _D, _D, _I),
     "bh_product": (_I, _P, _P, _P, _P, _P, _I, _I, _I, _I),
 }
 
@@ -116,8 +116,8 @@ class Native:
     def decodes(self, dtype: torch.dtype, group: int, dim: int) -> bool:
         """Is there a decode kernel for this shape?"""
         kind = _TYPES.get(dtype, -1)
-        none = (None,) * 9
-        return bool(self._decode(kind, group, dim, *none, 0, 1, 16, 1.0, 0.0, 1) == 0)
+        none = (None,) * 7
+        return bool(self._decode(kind, group, dim, None, None, 0, *none, 0, 1, 16, 1.0, 0.0, 1) == 0)
 
     def norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         """RMS norm of the rows of *x*, or of ``residual += x``. *weight* is float32."""
@@ -165,6 +165,7 @@ class Native:
             x.data_ptr(),
             q.data_ptr(),
             pool.data_ptr(),
+            pool.shape[1],
             slots.data_ptr(),
             cos.data_ptr(),
             sin.data_ptr(),
@@ -204,6 +205,7 @@ class Native:
             dim,
             query.data_ptr(),
             pool.data_ptr(),
+            pool.shape[1],
             out.data_ptr(),
             rows.data_ptr(),
             pages.data_ptr(),

@@ -78,16 +78,16 @@ INLINE void head(const int type, const void *in, int64_t at, void *out, int64_t 
 }
 
 /* Rows [queries | keys | values] of heads: rotated queries to q, rotated keys and the values to their slots. */
-INLINE void rotate_rows(const int type, const void *x, void *q, void *pool, const int64_t *slots, const float *cos,
+INLINE void rotate_rows(const int type, const void *x, void *q, void *pool, int64_t stride, const int64_t *slots, const float *cos,
                         const float *sin, const float *q_weight, const float *k_weight, int64_t rows, int64_t q_heads,
                         int64_t kv_heads, int64_t dim, float eps, int threads) {
-    int64_t width = (q_heads + 2 * kv_heads) * dim, kv_width = 2 * kv_heads * dim;
+    int64_t width = (q_heads + 2 * kv_heads) * dim;
 #pragma omp parallel for num_threads(threads) if (rows >= 4) schedule(static)
     for (int64_t row = 0; row < rows; row++) {
         const float *c = cos + row * dim, *s = sin + row * dim;
         for (int64_t h = 0; h < q_heads; h++)
             head(type, x, row * width + h * dim, q, (row * q_heads + h) * dim, dim, q_weight, eps, c, s);
-        int64_t slot = slots[row] * kv_width;
+        int64_t slot = slots[row] * stride;
         for (int64_t h = 0; h < kv_heads; h++)
             head(type, x, row * width + (q_heads + h) * dim, pool, slot + h * dim, dim, k_weight, eps, c, s);
         for (int64_t i = 0; i < kv_heads * dim; i += LANES)
@@ -95,13 +95,13 @@ INLINE void rotate_rows(const int type, const void *x, void *q, void *pool, cons
     }
 }
 
-void bh_rotate(int64_t type, const void *x, void *q, void *pool, const int64_t *slots, const float *cos,
+void bh_rotate(int64_t type, const void *x, void *q, void *pool, int64_t stride, const int64_t *slots, const float *cos,
                const float *sin, const float *q_weight, const float *k_weight, int64_t rows, int64_t q_heads,
                int64_t kv_heads, int64_t dim, double eps, int64_t threads) {
     if (type == BF16)
-        rotate_rows(BF16, x, q, pool, slots, cos, sin, q_weight, k_weight, rows, q_heads, kv_heads, dim, (float)eps,
+        rotate_rows(BF16, x, q, pool, stride, slots, cos, sin, q_weight, k_weight, rows, q_heads, kv_heads, dim, (float)eps,
                     (int)threads);
     else
-        rotate_rows(F32, x, q, pool, slots, cos, sin, q_weight, k_weight, rows, q_heads, kv_heads, dim, (float)eps,
+        rotate_rows(F32, x, q, pool, stride, slots, cos, sin, q_weight, k_weight, rows, q_heads, kv_heads, dim, (float)eps,
                     (int)threads);
 }
