@@ -49,13 +49,18 @@ class Adversary:
 
     def run(self, matcher: Matcher, limit: int) -> bytes | None:
         """The bytes of one generation, or None where *limit* tokens were not enough."""
-        out = []
+        ids = self.tokens(matcher, limit)
+        return None if ids is None else b"".join(map(self.tokenizer.token_bytes, ids))
+
+    def tokens(self, matcher: Matcher, limit: int) -> list[int] | None:
+        """As `run`, the ids; without the stop id."""
+        out: list[int] = []
         for _ in range(limit):
             ids = allowed(matcher, self.tokenizer.vocab_size)
             assert len(ids), f"nothing is allowed after {self.tokenizer.decode(out)!r}"
             token = self.pick(ids)
             matcher.accept([token])
             if matcher.terminated:
-                return b"".join(map(self.tokenizer.token_bytes, out))
+                return out
             out.append(token)
         return None

@@ -8,9 +8,14 @@ import re
 import jsonschema_rs
 import pytest
 
+from bakehouse.engine.chat.base import ChatFormat
+from bakehouse.engine.chat.create import create_format
 from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.grammar.llg import LlgCompiler
 from bakehouse.engine.grammar.tools import FAMILIES
+from bakehouse.engine.params import Done, Text, ToolCall, ToolCallStart
+from bakehouse.engine.tokenizer.hf import HFTokenizer
+from tests.engine import tokenizers as tiny
 from tests.engine.grammar.adversary import LIKES, Adversary
 from tests.engine.grammar.texts import COMPILER, fitting
 from tests.engine.grammar.vocabularies import BPE_STOP, bpe_tokenizer
@@ -34,6 +39,7 @@ FORMS = {
     "qwen3": "<tool_call>\n" + JSON_CALL % "arguments" + "\n</tool_call>",
     "qwen2": "<tool_call>\n" + JSON_CALL % "arguments" + "\n</tool_call>",
     "llama3": JSON_CALL % "parameters",
+    "olmo3": "<function_calls>" + JSON_CALL % "arguments" + "</function_calls>",
     "mistral3": "[TOOL_CALLS]{}[ARGS]{}",
     "r1": R1_OPENS + "{}\n```json\n{}\n```" + R1_CLOSES,
 }
@@ -71,8 +77,8 @@ def read(family: str, text: str) -> tuple[str, str]:
         before, middle, after = FORMS[family].split("{}")
         name, _, arguments = text.removeprefix(before).removesuffix(after).partition(middle)
         return name, arguments
-    text = text.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>")
-    call = json.loads(text)
+    before, _, after = FORMS[family].partition('{{"name"')
+    call = json.loads(text.removeprefix(before).removesuffix(after.rpartition("}}")[2]))
     assert list(call) == ["name", "parameters" if family == "llama3" else "arguments"]
     return call["name"], json.dumps(call["arguments" if family != "llama3" else "parameters"])
 
@@ -92,7 +98,11 @@ def test_markers_that_are_tokens_are_forced_as_tokens() -> None:
 @pytest.mark.parametrize(
     ("family", "tools", "detail"),
     [
-        ("gemma", TOOLS, "family: 'gemma' has no form of tool calls; these have: qwen3, qwen2, llama3, mistral3, r1"),
+        (
+            "gemma",
+            TOOLS,
+            "family: 'gemma' has no form of tool calls; these have: qwen3, qwen2, llama3, olmo3, mistral3, r1",
+        ),
         ("qwen3", (), "tools: a call needs a tool"),
         ("qwen3", ("{",), "tools[0]: a tool is a JSON object"),
         ("qwen3", ('{"function": {}}',), "tools[0]: a tool is a JSON object with a name"),
@@ -109,3 +119,26 @@ def test_markers_that_are_tokens_are_forced_as_tokens() -> None:
 def test_what_is_no_call_is_refused(family: str, tools: tuple[str, ...], detail: str) -> None:
     with pytest.raises(BadRequest, match=re.escape(detail)):
         COMPILER.tool_matcher(family, tools)
+
+
+@pytest.mark.parametrize("like", ["random", "longest", "opens", "escapes"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_family_s_own_decoder_reads_the_call(family: str, like: str) -> None:
+    """Its tokenizer and stop tokens too: what is forced is what the engine will find."""
+    tokenizer, chat = family_of(family)
+    matcher = LlgCompiler(tokenizer, chat.stop_tokens).tool_matcher(family, TOOLS)
+    adversary = Adversary(tokenizer, chat.stop_tokens, like, 11, willing=False)
+    ids = adversary.tokens(matcher, 1500)
+    assert ids is not None
+    decoder = chat.decoder(tool_use=True)
+    events = [*decoder.feed(ids), *decoder.finish()]
+    calls = [event for event in events if isinstance(event, ToolCall)]
+    assert [type(event) for event in events if not isinstance(event, Text)] == [ToolCallStart, ToolCall, Done]
+    assert jsonschema_rs.validator_for(SCHEMAS[calls[0].name]).is_valid(json.loads(calls[0].arguments))
+
+
+def family_of(name: str) -> tuple[HFTokenizer, ChatFormat]:
+    family = tiny.FAMILIES[name]
+    config = {"bos_token": family.bos, "eos_token": family.eos}
+    tokenizer = HFTokenizer(tiny.build(name), config=config, chat_templates={"default": family.template})
+    return tokenizer, create_format(tokenizer, family.architecture)

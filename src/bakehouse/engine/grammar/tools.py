@@ -33,6 +33,7 @@ _FORMS: dict[str, _Form] = {
     "qwen3": _CHATML,
     "qwen2": _CHATML,
     "llama3": _Form(keys=("name", "parameters")),
+    "olmo3": _Form(("<function_calls>",), ("</function_calls>",), keys=("name", "arguments")),
     "mistral3": _Form(("[TOOL_CALLS]",), (), between=("[ARGS]",)),
     "r1": _Form(
         ("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "function", "<｜tool▁sep｜>"),
