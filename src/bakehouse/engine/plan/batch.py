@@ -64,6 +64,8 @@ class Batch:
         computed = work.context.computed
         room = min(self.tokens_left - spare, self.limits.prefill_chunk)
         stop = work.stop
+        if work.whole and computed >= work.base:
+            return self._all_or_nothing(work)
         if computed < work.base and (work.whole or len(work.adapters) > len(work.context.adapters)):
             stop = work.base  # what is computed again runs by itself, as it did the first time
         wants, readouts = len(work.wants) - work.read, self.rows_left
@@ -72,9 +74,6 @@ class Batch:
             if stop <= computed:
                 return 0, 0
         count = stop - computed
-        if work.whole and stop == work.stop and computed >= work.base:
-            total = count + work.drafts
-            return (total, work.drafts) if total <= self.tokens_left and wants + work.drafts <= readouts else (0, 0)
         if count > room:
             count = max(room, 0)
             end = computed + count
@@ -82,6 +81,11 @@ class Batch:
             return (aligned - computed if aligned > computed else count), 0
         drafts = min(work.drafts, room - count, readouts - wants) if stop == work.stop else 0
         return count + max(drafts, 0), max(drafts, 0)
+
+    def _all_or_nothing(self, work: Work) -> tuple[int, int]:
+        total = work.stop - work.context.computed + work.drafts
+        fits = total <= self.tokens_left and len(work.wants) + work.drafts <= self.rows_left
+        return (total, work.drafts) if fits else (0, 0)
 
     def add(self, work: Work, count: int, drafts: int) -> None:
         """Put the next *count* rows of *work* into the step. Its pages are there; shared ones are copied here."""

@@ -50,13 +50,10 @@ def _problems(context: Context) -> list[str]:
     if context.pinned and context.computed < length:
         found.append("it cannot be computed again, and has lost pages")
     if not context.busy:
-        if context.computed not in (0, length):
+        if context.computed > length:
             found.append(f"{context.computed} of {length} tokens are computed and nothing is under way")
-        keep = max(
-            limits.pages_for(context.computed), (context.committed + context.reserved) if context.computed else 0
-        )
-        if len(pages) != max(keep, len(pages) if context.reserved else 0):
-            found.append(f"{len(pages)} pages are held, {keep} are needed")
+        if len(pages) > table.pages_kept(context):
+            found.append(f"{len(pages)} pages are held, {table.pages_kept(context)} are needed")
         if len(context.keys) != context.committed:
             found.append(f"{len(context.keys)} keys for {context.committed} committed pages")
     for index in range(min(context.computed // table.page_size, len(context.keys))):

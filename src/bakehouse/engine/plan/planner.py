@@ -201,6 +201,10 @@ class Planner:
         count, drafts = 0, 0
         if context.computed < work.stop:
             count, drafts = batch.rows_for(work, spare)
+            if not count and work.whole:
+                self._block(work)
+            if drafts and not self._get_pages(work, drafts):
+                count, drafts = count - drafts, 0  # rather no drafts than no pass
             if not count or not self._get_pages(work, drafts):
                 return
             sharing.announce(work, context.computed + count, batch.on_the_way)
@@ -231,13 +235,17 @@ class Planner:
         try:
             self.contexts.make_room(missing, keep=context, claim=work.claim)
         except OutOfPages:
-            if self._blocked is None or work.claim > self._blocked.claim:
-                self._blocked = work
+            self._block(work)
             return False
         new = self.limits.pages_for(work.stop + drafts) - len(context.pages)
         if new > 0:
             self.contexts.extend(context, new)
         return True
+
+    def _block(self, work: Work) -> None:
+        """*work* found no room, maybe because of others in this step: the strongest such goes first in the next."""
+        if self._blocked is None or work.claim > self._blocked.claim:
+            self._blocked = work
 
     # Commit
 

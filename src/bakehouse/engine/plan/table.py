@@ -160,9 +160,14 @@ class ContextTable:
         """Add *pages* empty pages, which `make_room` has made sure of."""
         context.pages.extend(self.pool.allocate(pages, context.pages[-1] if context.pages else None))
 
+    def pages_kept(self, context: Context) -> int:
+        """How many pages an idle context holds at most: those with its KV, and those that it asked for."""
+        asked = context.committed + context.reserved if context.reserved else 0
+        return max(self.limits.pages_for(context.computed), asked)
+
     def trim(self, context: Context) -> None:
         """Give back empty pages that were not asked for, and keys of pages that are no longer there."""
-        keep = max(self.limits.pages_for(context.computed), context.committed + context.reserved)
+        keep = self.pages_kept(context)
         if len(context.pages) > keep:
             self._drop_pages(context, keep)
 

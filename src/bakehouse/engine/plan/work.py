@@ -257,6 +257,7 @@ class Work:
             context.adapters.append(self.adapters[-1])
         if (self.whole or self.adapter is not None) and context.pinned_at is None:
             context.pinned_at = self.base
+        context.reserved = max(context.reserved - (len(context.keys) - context.committed), 0)
         context.committed = len(context.keys)
 
     def roll_back(self) -> None:
