@@ -102,6 +102,35 @@ def test_a_mixed_batch_is_each_row_alone(
         start += count
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+def test_what_overflows_with_one_adapter_reaches_no_other_row(
+    everything: Everything, tmp_path: Path, rows: int
+) -> None:
+    stack, store, slots, models = everything
+    huge = store.create()
+    store.load(huge, write_folder(tmp_path, random_lora(MODULES, 4, 9, size=1e25), r=4, lora_alpha=8))
+    x = torch.randn(4 * rows, HIDDEN)
+    store.begin(plan((rows, slots[0], 0), (rows, huge, 0), (rows, slots[1], 0), (rows, slots[3], 0)))
+    result = stack(x)
+    assert not torch.isfinite(result[rows : 2 * rows]).all()
+    for block, which in ((0, 0), (2, 1), (3, 3)):
+        own = slice(block * rows, (block + 1) * rows)
+        torch.testing.assert_close(result[own], models[which](x[own]), rtol=0, atol=2e-5)
+    store.remove(huge)
+
+
+def test_a_changed_adapter_is_not_taken_for_what_it_was(everything: Everything, folders: list[Path]) -> None:
+    """What is multiplied together is kept from step to step, and not beyond a change of one of them."""
+    stack, store, slots, models = everything
+    copy = store.clone(slots[0])
+    x = torch.randn(3, HIDDEN)
+    for which in (0, 2, 1, 1):
+        store.load(copy, folders[which])
+        store.begin(plan((1, slots[3], 0), (1, copy, 0), (1, slots[1], 0)))
+        torch.testing.assert_close(stack(x)[1:2], models[which](x[1:2]), rtol=0, atol=2e-5)
+    store.remove(copy)
+
+
 def test_nothing_is_called_where_no_segment_has_an_adapter(folders: list[Path]) -> None:
     _, linears, store = served()
     slot = loaded(store, folders[2:3])[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -186,23 +187,27 @@ def forward_reference(x: Array, layer: zo.LayerState, seed: int, alpha: float) -
     return grown
 
 
-def test_rows_of_one_batch_carry_different_seeds() -> None:
+@pytest.mark.parametrize("apart", [True, False])
+def test_rows_of_one_batch_carry_different_seeds(apart: bool) -> None:
+    """Candidates of few rows are multiplied together, those of many each by itself; ``apart``: all have many."""
     _, linears, store = served()
     slot = store.create()
     store.initialize_zo(slot, PARAMS)
     store.update_zo(slot, SCORES, SEEDS, 0.0)  # so that up is not zero
     state = state_of(store, slot)
-    seeds = [11, 0, -3, 11, 2**62]
-    store.begin(plan((2, slot, 11), (1, None, 0), (3, slot, 0), (1, slot, -3), (2, slot, 11), (1, slot, 2**62)))
-    runs = [slice(0, 2), slice(3, 6), slice(6, 7), slice(7, 9), slice(9, 10)]
-    x = torch.randn(10, HIDDEN)
+    more = 4 if apart else 0
+    segments = [(2, 11), (3, 0), (1 + more, -3), (1, 11), (2 + more, 11), (1 + more, 2**62)]
+    store.begin(plan((1, None, 0), *((count, slot, seed) for count, seed in segments)))
+    ends = list(itertools.accumulate((count for count, _ in segments), initial=1))
+    runs, seeds = [slice(*pair) for pair in itertools.pairwise(ends)], [seed for _, seed in segments]
+    x = torch.randn(ends[-1], HIDDEN)
     for index, layer in enumerate(state.layers):
         joined = next(linear for linear in linears if linear.parts[0].name == f"model.layers.{index}.self_attn.q_proj")
         grown = (joined(x) - joined.kernel(x)).double().numpy()
         for run, seed in zip(runs, seeds, strict=True):
             want = np.concatenate(forward_reference(x[run].double().numpy(), layer, seed, PARAMS.alpha), axis=1)
             np.testing.assert_allclose(grown[run], want, atol=2e-5)
-        assert not grown[2].any()
+        assert not grown[0].any()
 
 
 def test_ties_keep_the_order_of_the_candidates() -> None:
