@@ -102,7 +102,7 @@ def read_message(body: Any) -> Message:
     kind = _MESSAGES.get(tag) if isinstance(tag, str) else None
     if kind is None:
         raise WireError("a message of an unknown kind")
-    hints = _plain_hints(kind)
+    hints = _HINTS[kind]
     if body.keys() != hints.keys():
         raise WireError(f"a {_TAGS[kind]} message has the fields {', '.join(hints)}, not {', '.join(body)}")
     for name, wanted in hints.items():
@@ -117,10 +117,12 @@ def _is_pair(value: Any) -> bool:
     return type(value) is list and list(map(type, value)) == [int, int]
 
 
-@cache
 def _plain_hints(kind: type[Message]) -> dict[str, type]:
     origins = {name: get_origin(hint) or hint for name, hint in get_type_hints(kind).items()}
     return {name: {Mapping: dict, Sequence: list}.get(origin, origin) for name, origin in origins.items()}
+
+
+_HINTS = {kind: _plain_hints(kind) for kind in _TAGS}
 
 
 # Values: dataclasses of params by name, bytes and arrays in the tail
@@ -191,13 +193,18 @@ class _Writer:
         return at, len(data)
 
 
-@cache
+_NEVER = object()
+_FIELDS: dict[type, tuple[tuple[str, Any], ...]] = {}
+
+
 def _fields(kind: type) -> tuple[tuple[str, Any], ...]:
     """Names and defaults; a field without a default, or whose default is made, is always sent."""
-    return tuple((field.name, field.default if field.default is not MISSING else _NEVER) for field in fields(kind))
-
-
-_NEVER = object()
+    found = _FIELDS.get(kind)
+    if found is None:
+        told: Any = kind
+        found = tuple((it.name, it.default if it.default is not MISSING else _NEVER) for it in fields(told))
+        _FIELDS[kind] = found
+    return found
 
 
 def _finite(value: float) -> float | str:
