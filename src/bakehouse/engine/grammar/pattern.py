@@ -66,10 +66,6 @@ def check_text(source: str, field: str) -> None:
         raise BadRequest.at(field, f"half of a surrogate pair stands at position {half}")
 
 
-def text(value: str) -> Node:
-    return sequence([Class(charset.letters(char)) for char in value])
-
-
 def sequence(parts: list[Node]) -> Node:
     return parts[0] if len(parts) == 1 else Sequence(tuple(parts))
 
