@@ -18,6 +18,8 @@ from bakehouse.engine.brle import Brle
 from bakehouse.engine.params import (
     Chunk,
     ContextState,
+    Decode,
+    Event,
     ForwardOutput,
     ForwardRequest,
     GenerateRequest,
@@ -174,6 +176,10 @@ class AsyncSession(ABC):
         """A matcher at the start of *grammar*; compiling may take long, and then other calls go on."""
 
     @abstractmethod
+    async def create_tool_matcher(self, tools: Sequence[str]) -> int:
+        """A matcher that forces one call of one of *tools*, each JSON text, in the model's format."""
+
+    @abstractmethod
     async def matcher_mask(self, matcher: int) -> Brle:
         """The ids allowed next."""
 
@@ -189,6 +195,25 @@ class AsyncSession(ABC):
 
     @abstractmethod
     async def release_matcher(self, matcher: int) -> None: ...
+
+    # Decoders: the machine behind the events of a generation, for any ids
+
+    @abstractmethod
+    async def create_decoder(self, decode: Decode) -> int: ...
+
+    @abstractmethod
+    async def decoder_feed(self, decoder: int, tokens: Sequence[int]) -> list[Event]:
+        """The events that *tokens* complete, in order."""
+
+    @abstractmethod
+    async def decoder_finish(self, decoder: int) -> list[Event]:
+        """What was held back and `Done`; the decoder is at its start again."""
+
+    @abstractmethod
+    async def decoder_reset(self, decoder: int) -> None: ...
+
+    @abstractmethod
+    async def release_decoder(self, decoder: int) -> None: ...
 
     # Adapters: names are the model's, shared by all owners
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bakehouse.engine.chat.base import EMPTY, Decoder
+from bakehouse.engine.chat.base import EMPTY
+from bakehouse.engine.decoding import EventDecoder
 from bakehouse.engine.drafts import NGrams
 from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.grammar.base import Matcher
-from bakehouse.engine.params import Chunk, Event, FinishReason, GenerateRequest, Text, TokenLogprobs
+from bakehouse.engine.params import Chunk, Event, FinishReason, GenerateRequest, TokenLogprobs
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.passes import Outcome, Pass, Want
 from bakehouse.engine.stopping import StopStrings
@@ -36,7 +37,7 @@ class Surroundings:
     stream: int
     mask: bytes | None = None
     matcher: Matcher | None = None
-    decoder: Decoder | None = None
+    decoder: EventDecoder | None = None
     adapter: int | None = None
     weights: int = 0
     deadline: float | None = None
@@ -182,15 +183,12 @@ class Generation:
         return Chunk(tokens, events, logprobs, piece.finish)
 
     def _events(self, tokens: tuple[int, ...], piece: Piece) -> Iterable[Event]:
-        decoder, decode = self._around.decoder, self.request.decode
-        if decoder is None or decode is None:
+        decoder = self._around.decoder
+        if decoder is None:
             return ()
         rest = piece.rest.decode("utf-8", "ignore")
-        fed = [*tokens, *self._around.tokenizer.encode(rest)] if rest else tokens
-        events = decoder.feed(fed) if fed else []
-        if piece.finish is not None:
-            events += decoder.finish()
-        return events if decode.text else [event for event in events if not isinstance(event, Text)]
+        events = decoder.feed([*tokens, *self._around.tokenizer.encode(rest)] if rest else tokens)
+        return events + decoder.finish() if piece.finish is not None else events
 
     # The context afterwards
 

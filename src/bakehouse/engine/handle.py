@@ -18,6 +18,8 @@ from bakehouse.engine.model import ServedModel
 from bakehouse.engine.params import (
     Chunk,
     ContextState,
+    Decode,
+    Event,
     ForwardOutput,
     ForwardRequest,
     GenerateRequest,
@@ -246,6 +248,9 @@ class Handle(AsyncSession):
     async def create_matcher(self, grammar: GrammarSpec) -> int:
         return await self._done(self._session.create_matcher(grammar))
 
+    async def create_tool_matcher(self, tools: Sequence[str]) -> int:
+        return await self._done(self._session.create_tool_matcher(tools))
+
     async def matcher_mask(self, matcher: int) -> Brle:
         return self._session.matcher_mask(matcher)
 
@@ -260,6 +265,23 @@ class Handle(AsyncSession):
 
     async def release_matcher(self, matcher: int) -> None:
         self._session.release_matcher(matcher)
+
+    # Decoders
+
+    async def create_decoder(self, decode: Decode) -> int:
+        return self._session.create_decoder(decode)
+
+    async def decoder_feed(self, decoder: int, tokens: Sequence[int]) -> list[Event]:
+        return self._session.decoder_feed(decoder, tokens)
+
+    async def decoder_finish(self, decoder: int) -> list[Event]:
+        return self._session.decoder_finish(decoder)
+
+    async def decoder_reset(self, decoder: int) -> None:
+        self._session.decoder_reset(decoder)
+
+    async def release_decoder(self, decoder: int) -> None:
+        self._session.release_decoder(decoder)
 
     # Adapters
 

@@ -18,6 +18,8 @@ from bakehouse.engine.link import Link
 from bakehouse.engine.params import (
     Chunk,
     ContextState,
+    Decode,
+    Event,
     ForwardOutput,
     ForwardRequest,
     GenerateRequest,
@@ -343,6 +345,9 @@ class RemoteSession(AsyncSession):
     async def create_matcher(self, grammar: GrammarSpec) -> int:
         return int(await self._call("create_matcher", grammar=grammar))
 
+    async def create_tool_matcher(self, tools: Sequence[str]) -> int:
+        return int(await self._call("create_tool_matcher", tools=list(tools)))
+
     async def matcher_mask(self, matcher: int) -> Brle:
         return tuple(await self._call("matcher_mask", matcher=matcher))
 
@@ -357,6 +362,21 @@ class RemoteSession(AsyncSession):
 
     async def release_matcher(self, matcher: int) -> None:
         await self._call("release_matcher", matcher=matcher)
+
+    async def create_decoder(self, decode: Decode) -> int:
+        return int(await self._call("create_decoder", decode=decode))
+
+    async def decoder_feed(self, decoder: int, tokens: Sequence[int]) -> list[Event]:
+        return list(await self._call("decoder_feed", decoder=decoder, tokens=list(tokens)))
+
+    async def decoder_finish(self, decoder: int) -> list[Event]:
+        return list(await self._call("decoder_finish", decoder=decoder))
+
+    async def decoder_reset(self, decoder: int) -> None:
+        await self._call("decoder_reset", decoder=decoder)
+
+    async def release_decoder(self, decoder: int) -> None:
+        await self._call("release_decoder", decoder=decoder)
 
     async def create_adapter(self, name: str) -> int:
         return int(await self._call("create_adapter", name=name))

@@ -10,24 +10,23 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from bakehouse.engine import brle
-from bakehouse.engine.brle import Brle
-from bakehouse.engine.errors import BadRequest, LimitExceeded
+from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.generate import Generation, Surroundings
 from bakehouse.engine.grammar.base import Matcher
 from bakehouse.engine.jobs import FlushJob, ForwardJob
-from bakehouse.engine.params import ForwardOutput, ForwardRequest, GenerateRequest, GrammarSpec, Sampler
+from bakehouse.engine.params import ForwardOutput, ForwardRequest, GenerateRequest, Sampler
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.passes import Pass, Want
 from bakehouse.engine.session_adapters import AdapterCalls
 from bakehouse.engine.session_base import Held, SessionLimits
 from bakehouse.engine.session_contexts import ContextCalls
+from bakehouse.engine.session_matchers import MatcherCalls
 from bakehouse.engine.streams import GenerateJob, Stream
 
 __all__ = ["Session", "SessionLimits"]
 
 
-class Session(ContextCalls, AdapterCalls):
+class Session(ContextCalls, MatcherCalls, AdapterCalls):
     """See the module. Ids are of this session only. After `close` every call is `NotFound`."""
 
     # Running the model
@@ -78,7 +77,7 @@ class Session(ContextCalls, AdapterCalls):
             stream=next(self._served.stream_ids),
             mask=self._mask(request.logit_mask),
             matcher=matcher,
-            decoder=chat.decoder(reasoning=decode.reasoning, tool_use=decode.tool_use) if decode else None,
+            decoder=self._decoder_for(decode) if decode else None,
             adapter=self._slot(request.adapter),
             weights=self._weights(request.adapter),
             deadline=deadline,
@@ -144,46 +143,6 @@ class Session(ContextCalls, AdapterCalls):
                 "positions", f"position {highest} is beyond the model's longest context, {self.model.max_context}"
             )
 
-    # Grammars
-
-    def compile(self, grammar: GrammarSpec) -> Future[Matcher]:
-        """Compile on a worker thread, into the cache."""
-        return self._loop.run_aside(lambda: self._served.grammars.matcher(grammar))
-
-    def create_matcher(self, grammar: GrammarSpec) -> Future[int]:
-        """Compiles on a worker thread."""
-        with self._loop.lock:
-            self._check_open()
-            if len(self._matchers) >= self.limits.matchers:
-                raise LimitExceeded(f"a session has at most {self.limits.matchers} matchers; release some")
-
-        def compile_() -> int:
-            matcher = self._served.grammars.matcher(grammar)
-            with self._loop.lock:
-                identity = next(self._matcher_ids)
-                self._matchers[identity] = Held(matcher)
-            return identity
-
-        return self._loop.run_aside(compile_)
-
-    def matcher_mask(self, matcher: int) -> Brle:
-        return brle.from_bits(self._usable(matcher).mask(), self.model.vocab_size)
-
-    def matcher_accept(self, matcher: int, tokens: Sequence[int]) -> None:
-        self._check_tokens("tokens", tokens)
-        self._usable(matcher).accept(tokens)
-
-    def matcher_terminated(self, matcher: int) -> bool:
-        return self._usable(matcher).terminated
-
-    def matcher_reset(self, matcher: int) -> None:
-        self._usable(matcher).reset()
-
-    def release_matcher(self, matcher: int) -> None:
-        with self._loop.lock:
-            self._usable(matcher)
-            del self._matchers[matcher]
-
     # The end
 
     def close(self) -> None:
@@ -199,6 +158,7 @@ class Session(ContextCalls, AdapterCalls):
                     stream.close()
             self._contexts.clear()
             self._matchers.clear()
+            self._decoders.clear()
             self._jobs.clear()
             self._planner.contexts.end_program(self.program)
         if self._served.adapters is not None:

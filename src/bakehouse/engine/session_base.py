@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import itertools
 import secrets
+import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from bakehouse.engine import brle
 from bakehouse.engine.adapters.table import AdapterTable
 from bakehouse.engine.brle import Brle
 from bakehouse.engine.courier import Job
+from bakehouse.engine.decoding import EventDecoder
 from bakehouse.engine.errors import BadRequest, LimitExceeded, NotFound
 from bakehouse.engine.grammar.base import Matcher
 from bakehouse.engine.model import ServedModel
-from bakehouse.engine.params import ModelInfo
+from bakehouse.engine.params import Decode, ModelInfo
 from bakehouse.engine.plan.contexts import Context
 
 
@@ -24,6 +26,7 @@ class SessionLimits:
 
     contexts: int = 1024
     matchers: int = 1024
+    decoders: int = 1024
     jobs: int = 4096
 
 
@@ -33,6 +36,7 @@ class Held:
 
     matcher: Matcher
     lent: bool = False
+    guard: threading.Lock = field(default_factory=threading.Lock)
 
 
 class SessionBase:
@@ -48,7 +52,8 @@ class SessionBase:
         self._planner = served.planner
         self._contexts: dict[int, Context] = {}
         self._matchers: dict[int, Held] = {}
-        self._matcher_ids = itertools.count(1)
+        self._decoders: dict[int, EventDecoder] = {}
+        self._tool_ids = itertools.count(1)
         self._jobs: set[Job] = set()
         self._sweep_at = 64
         self._closed = False
@@ -108,6 +113,7 @@ class SessionBase:
         return found
 
     def _matcher(self, matcher: int) -> Held:
+        """A matcher that no generation has."""
         self._check_open()
         held = self._matchers.get(matcher)
         if held is None:
@@ -116,9 +122,16 @@ class SessionBase:
             raise BadRequest.at("matcher", f"matcher {matcher} is in use by a generation; read its stream to the end")
         return held
 
-    def _usable(self, matcher: int) -> Matcher:
-        with self._loop.lock:
-            return self._matcher(matcher).matcher
+    def _decoder(self, decoder: int) -> EventDecoder:
+        self._check_open()
+        try:
+            return self._decoders[decoder]
+        except KeyError:
+            raise NotFound(f"there is no decoder {decoder}", field="decoder") from None
+
+    def _decoder_for(self, decode: Decode) -> EventDecoder:
+        decoder = self._served.chat.decoder(reasoning=decode.reasoning, tool_use=decode.tool_use)
+        return EventDecoder(decoder, decode.text)
 
     def _check_tokens(self, field: str, tokens: Sequence[int]) -> None:
         size = self.model.vocab_size

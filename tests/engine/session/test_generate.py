@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.errors import BadRequest, NotFound
 from bakehouse.engine.params import (
     GREEDY,
     Decode,
@@ -22,6 +22,7 @@ from bakehouse.engine.params import (
     SamplerKind,
     Stop,
     Text,
+    ToolCall,
 )
 from bakehouse.engine.session import Session
 from tests.engine.session.support import Programs, generate, read, text_context, tokens_of
@@ -275,3 +276,39 @@ def test_logprobs_come_with_their_tokens(session):
         for entry in chunk.logprobs:
             assert len(entry.top) == 4
             assert entry.top[0][1] >= entry.logprob
+
+
+def test_a_decoder_on_its_own_gives_what_a_generation_gives(session):
+    decode = Decode(reasoning=True, tool_use=True)
+    context = session.create_context()
+    session.user(context, "Think and call.")
+    session.cue(context)
+    chunks = list(
+        session.generate(GenerateRequest(context=context, sampler=SEEDED, decode=decode, max_tokens=80, stop=NEVER))
+    )
+    decoder = session.create_decoder(decode)
+    events = [event for chunk in chunks for event in session.decoder_feed(decoder, chunk.tokens)]
+    events += session.decoder_finish(decoder)
+    assert events == [event for chunk in chunks for event in chunk.events]
+    assert session.decoder_finish(decoder) == [Done("")]
+    session.release_decoder(decoder)
+    with pytest.raises(NotFound):
+        session.decoder_feed(decoder, [97])
+
+
+def test_a_tool_matcher_forces_a_call_that_the_decoder_reads(session):
+    parameters = {"type": "object", "properties": {"kg": {"type": "integer", "maximum": 9}}, "required": ["kg"]}
+    tool = json.dumps({"name": "weigh", "parameters": parameters})
+    context = session.create_context()
+    session.equip_tools(context, [tool])
+    session.user(context, "How heavy?")
+    session.cue(context)
+    matcher = session.create_tool_matcher([tool]).result(20)
+    request = GenerateRequest(
+        context=context, matcher=matcher, sampler=Sampler(seed=4), decode=Decode(tool_use=True), max_tokens=400
+    )
+    chunks = list(session.generate(request))
+    events = [event for chunk in chunks for event in chunk.events]
+    assert chunks[-1].finish is FinishReason.STOP
+    (call,) = [event for event in events if isinstance(event, ToolCall)]
+    assert call.name == "weigh" and set(json.loads(call.arguments)) == {"kg"}
