@@ -74,9 +74,10 @@ def _zeros(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> T
     """On the CPU in huge pages where the system gives them, and not touched before it is used."""
     if device.type != "cpu":
         return torch.zeros(rows, width, dtype=dtype, device=device)
-    memory = mmap.mmap(-1, rows * width * dtype.itemsize)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    if not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.zeros(rows, width, dtype=dtype)
+    memory = mmap.mmap(-1, rows * width * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=dtype).view(rows, width)
 
 

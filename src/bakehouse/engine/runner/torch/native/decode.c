@@ -9,6 +9,7 @@
 #define MAX_DIM 256
 #define BLOCK 16
 #define CHUNK 64
+#define MAX_HEADS 8
 
 /* The queries that share a key head, in float32 and, where the processor multiplies bf16, as they came. */
 typedef struct {
@@ -62,88 +63,112 @@ INLINE void add_values(const int type, const int group, const int columns, const
 
 #define VALUES(N)                                                                                                      \
     case N:                                                                                                            \
-        add_values(type, N, columns, pool, row + v_at + i, stride, count, weights + g, (float(*)[MAX_DIM]) & acc[g][i]); \
+        add_values(type, N, columns, pool, v_at + i, stride, count, weights + g, (float(*)[MAX_DIM]) & s->acc[g][i]);  \
         break;
 
 INLINE void prefetch(const void *base, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char *)base + i, 0, 2);
 }
 
-/* One key head of one sequence and the queries that share it. */
-INLINE void one_head(const int type, const int group, const int dim, const void *query, int64_t q_at, const void *pool,
-                     int64_t k_at, int64_t v_at, int64_t stride, const int32_t *pages, int64_t page_size, int64_t first,
-                     int64_t stop, float scale, float softcap, const float *sinks, void *out) {
-    const int64_t size = type == BF16 ? 2 : 4;
+/* Where one key head of one sequence stands: its queries, and what their softmax has come to. */
+typedef struct {
     queries q;
     float acc[MAX_GROUP][MAX_DIM], top[MAX_GROUP], total[MAX_GROUP];
-    for (int g = 0; g < group; g++) {
-        top[g] = -INFINITY;
-        total[g] = 0;
-        for (int i = 0; i < dim; i += LANES) {
-            store(F32, q.wide[g], i, load(type, query, q_at + g * dim + i));
-            store(F32, acc[g], i, splat(0));
-        }
-        if (type == BF16) memcpy(q.narrow[g], (const uint16_t *)query + q_at + g * dim, dim * 2);
-    }
-    for (int64_t slot = first; slot < stop;) {
-        int64_t offset = slot % page_size, count = page_size - offset;
-        if (count > stop - slot) count = stop - slot;
-        if (count > BLOCK) count = BLOCK;
-        int64_t row = ((int64_t)pages[slot / page_size] * page_size + offset) * stride;
-        slot += count;
-        /* The values of this block and the keys of the next one are asked for before they are needed. */
-        int64_t ahead = slot < stop ? ((int64_t)pages[slot / page_size] * page_size + slot % page_size) * stride : row;
-        int64_t more = slot < stop ? (stop - slot < count ? stop - slot : count) : 0;
-        for (int64_t j = 0; j < count; j++) prefetch((const char *)pool + (row + j * stride + v_at) * size, dim * size);
-        for (int64_t j = 0; j < more; j++) prefetch((const char *)pool + (ahead + j * stride + k_at) * size, dim * size);
+} state;
 
-        float weights[MAX_GROUP][LANES], dots[MAX_GROUP];
-        for (int g = 0; g < group; g++) store(F32, weights[g], 0, splat(-INFINITY));
-        for (int64_t j = 0; j < count; j++) {
-            dot(type, group, dim, &q, pool, row + j * stride + k_at, dots);
-            for (int g = 0; g < group; g++) weights[g][j] = dots[g] * scale;
-        }
-        for (int g = 0; g < group; g++) {
-            float best = top[g];
-            for (int j = 0; j < count; j++) {
-                if (softcap > 0) weights[g][j] = tanhf(weights[g][j] / softcap) * softcap;
-                best = weights[g][j] > best ? weights[g][j] : best;
-            }
-            v16 e = exp16(load_f32(weights[g]) - best);
-            store(F32, weights[g], 0, e);
-            if (best != top[g]) {
-                float shrink = top[g] == -INFINITY ? 0.0f : expf(top[g] - best);
-                total[g] *= shrink;
-                for (int i = 0; i < dim; i += LANES) store(F32, acc[g], i, load_f32(&acc[g][i]) * shrink);
-                top[g] = best;
-            }
-            total[g] += sum(e);
-        }
-        const int columns = dim < CHUNK ? dim : CHUNK;
-        for (int g = 0; g < group; g += 4)
-            for (int i = 0; i < dim; i += columns)
-                switch (group - g < 4 ? group - g : 4) {
-                    VALUES(1) VALUES(2) VALUES(3) VALUES(4)
-                }
-    }
+INLINE void start(const int type, const int group, const int dim, state *s, const void *query, int64_t q_at) {
     for (int g = 0; g < group; g++) {
-        float whole = total[g];
-        if (sinks) whole += expf(sinks[g] - top[g]);
-        for (int i = 0; i < dim; i += LANES) store(type, out, q_at + g * dim + i, load_f32(&acc[g][i]) / whole);
+        s->top[g] = -INFINITY;
+        s->total[g] = 0;
+        for (int i = 0; i < dim; i += LANES) {
+            store(F32, s->q.wide[g], i, load(type, query, q_at + g * dim + i));
+            store(F32, s->acc[g], i, splat(0));
+        }
+        if (type == BF16) memcpy(s->q.narrow[g], (const uint16_t *)query + q_at + g * dim, dim * 2);
     }
 }
 
-/* Sequence s reads slots firsts[s]..stops[s], page p of it is pages[starts[s] + p], its query is row rows[s]. */
+/* The next keys, up to BLOCK of them, the first one at k_at and its value to_v further on. Meanwhile what the next block
+   will read is asked for, a little with each key: all at once it would have to be waited for. */
+INLINE void block(const int type, const int group, const int dim, state *s, const void *pool, int64_t k_at,
+                  int64_t to_v, int64_t stride, int64_t count, const char *ahead, int64_t more, float scale,
+                  float softcap) {
+    const int64_t size = type == BF16 ? 2 : 4, v_at = k_at + to_v;
+    float weights[MAX_GROUP][LANES], dots[MAX_GROUP];
+    for (int g = 0; g < group; g++) store(F32, weights[g], 0, splat(-INFINITY));
+    for (int64_t j = 0; j < count; j++) {
+        if (j < more) {
+            prefetch(ahead + j * stride * size, dim * size);
+            prefetch(ahead + (j * stride + to_v) * size, dim * size);
+        }
+        dot(type, group, dim, &s->q, pool, k_at + j * stride, dots);
+        for (int g = 0; g < group; g++) weights[g][j] = dots[g] * scale;
+    }
+    for (int g = 0; g < group; g++) {
+        float best = s->top[g];
+        for (int j = 0; j < count; j++) {
+            if (softcap > 0) weights[g][j] = tanhf(weights[g][j] / softcap) * softcap;
+            best = weights[g][j] > best ? weights[g][j] : best;
+        }
+        v16 e = exp16(load_f32(weights[g]) - best);
+        store(F32, weights[g], 0, e);
+        if (best != s->top[g]) {
+            float shrink = s->top[g] == -INFINITY ? 0.0f : expf(s->top[g] - best);
+            s->total[g] *= shrink;
+            for (int i = 0; i < dim; i += LANES) store(F32, s->acc[g], i, load_f32(&s->acc[g][i]) * shrink);
+            s->top[g] = best;
+        }
+        s->total[g] += sum(e);
+    }
+    const int columns = dim < CHUNK ? dim : CHUNK;
+    for (int g = 0; g < group; g += 4)
+        for (int i = 0; i < dim; i += columns)
+            switch (group - g < 4 ? group - g : 4) {
+                VALUES(1) VALUES(2) VALUES(3) VALUES(4)
+            }
+}
+
+INLINE void finish(const int type, const int group, const int dim, const state *s, const float *sinks, void *out,
+                   int64_t at) {
+    for (int g = 0; g < group; g++) {
+        float whole = s->total[g];
+        if (sinks) whole += expf(sinks[g] - s->top[g]);
+        for (int i = 0; i < dim; i += LANES) store(type, out, at + g * dim + i, load_f32(&s->acc[g][i]) / whole);
+    }
+}
+
+/* Sequence s reads slots firsts[s]..stops[s], page p of it is pages[starts[s] + p], its query is row rows[s]. The heads
+   of a task go through a sequence together, so that memory is read in its order. */
 INLINE void all_heads(const int type, const int group, const int dim, const void *q, const void *pool, int64_t stride,
                       void *out, const int64_t *rows, const int32_t *pages, const int64_t *starts,
                       const int64_t *firsts, const int64_t *stops, const float *sinks, int64_t sequences,
                       int64_t kv_heads, int64_t page_size, float scale, float softcap, int threads) {
-    int64_t tasks = sequences * kv_heads;
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 4)
-    for (int64_t task = 0; task < tasks; task++) {
-        int64_t s = task / kv_heads, h = task % kv_heads;
-        one_head(type, group, dim, q, (rows[s] * kv_heads + h) * group * dim, pool, h * dim, (kv_heads + h) * dim, stride,
-                 pages + starts[s], page_size, firsts[s], stops[s], scale, softcap, sinks ? sinks + h * group : NULL, out);
+    const int64_t size = type == BF16 ? 2 : 4;
+    int64_t each = kv_heads < MAX_HEADS ? kv_heads : MAX_HEADS;
+    while (each > 1 && sequences * ((kv_heads + each - 1) / each) < 3 * threads) each = (each + 1) / 2;
+    int64_t parts = (kv_heads + each - 1) / each;
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+    for (int64_t task = 0; task < sequences * parts; task++) {
+        int64_t n = task / parts, h0 = task % parts * each, h1 = h0 + each < kv_heads ? h0 + each : kv_heads;
+        const int32_t *mine = pages + starts[n];
+        int64_t at = (rows[n] * kv_heads + h0) * group * dim;
+        state s[MAX_HEADS];
+        for (int64_t h = h0; h < h1; h++) start(type, group, dim, &s[h - h0], q, at + (h - h0) * group * dim);
+        for (int64_t slot = firsts[n]; slot < stops[n];) {
+            int64_t offset = slot % page_size, count = page_size - offset;
+            if (count > stops[n] - slot) count = stops[n] - slot;
+            if (count > BLOCK) count = BLOCK;
+            int64_t row = ((int64_t)mine[slot / page_size] * page_size + offset) * stride;
+            slot += count;
+            int64_t more = stops[n] - slot < count ? stops[n] - slot : count;
+            int64_t ahead = more ? ((int64_t)mine[slot / page_size] * page_size + slot % page_size) * stride : 0;
+            for (int64_t h = h0; h < h1; h++) {
+                block(type, group, dim, &s[h - h0], pool, row + h * dim, kv_heads * dim, stride, count,
+                      (const char *)pool + (ahead + h * dim) * size, more, scale, softcap);
+            }
+        }
+        for (int64_t h = h0; h < h1; h++)
+            finish(type, group, dim, &s[h - h0], sinks ? sinks + h * group : NULL, out, at + (h - h0) * group * dim);
     }
 }
 
