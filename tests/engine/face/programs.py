@@ -138,6 +138,20 @@ async def grammars(session: AsyncSession) -> Any:
     return seen
 
 
+async def decoders(session: AsyncSession) -> Any:
+    decoder = await session.create_decoder(Decode(reasoning=True, tool_use=True))
+    text = 'So <think>hm</think>: <tool_call>{"name": "weigh", "arguments": {"kg": 2}}</tool_call> done'
+    seen: list[Any] = [await session.decoder_feed(decoder, [token]) for token in await session.encode(text)]
+    seen.append(await session.decoder_finish(decoder))
+    await session.decoder_feed(decoder, [97])
+    await session.decoder_reset(decoder)
+    seen.append(await session.decoder_finish(decoder))
+    await session.release_decoder(decoder)
+    matcher = await session.create_tool_matcher([json.dumps({"name": "weigh", "parameters": {"type": "object"}})])
+    seen.append(await session.matcher_mask(matcher))
+    return seen
+
+
 async def adapters(session: AsyncSession) -> Any:
     first = await session.create_adapter("first")
     seen: list[Any] = [await session.lock_adapter(first)]
@@ -179,7 +193,7 @@ async def errors(session: AsyncSession) -> Any:
     return seen
 
 
-PROGRAMS = (texts, chat, sampled, passes, pages, grammars, adapters, errors)
+PROGRAMS = (texts, chat, sampled, passes, pages, grammars, decoders, adapters, errors)
 
 
 def _tokens(found: list[Chunk]) -> list[int]:
