@@ -7,7 +7,8 @@ all accepted tokens but the last, which is buffered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from bakehouse.engine.chat.base import EMPTY
@@ -26,7 +27,10 @@ Sampled = tuple[int, TokenLogprobs | None]
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a generation needs besides its request. ``seed`` is never 0; ``adapter`` is a slot."""
+    """What a generation needs besides its request.
+
+    ``seed`` is never 0; ``adapter`` is a slot; ``aside`` runs a function on another thread.
+    """
 
     owner: str
     context: Context
@@ -35,6 +39,7 @@ class Surroundings:
     max_context: int
     seed: int
     stream: int
+    aside: Callable[[Callable[[], NGrams]], Future[NGrams]]
     mask: bytes | None = None
     matcher: Matcher | None = None
     decoder: EventDecoder | None = None
@@ -66,7 +71,8 @@ class Generation:
         self._limit = 0
         self._base = 0
         self._transcript = EMPTY
-        self._drafts: NGrams | None = None
+        self._index: Future[NGrams] | None = None
+        self._indexed = 0
         self._strings: StopStrings[Sampled] = StopStrings(
             request.stop.strings, lambda sampled: around.tokenizer.token_bytes(sampled[0])
         )
@@ -98,8 +104,9 @@ class Generation:
             self._prompt = [*self._around.context.tokens, *buffered]
         else:
             self._prompt = buffered[-1:]
-        if self.request.draft is not None:
-            self._drafts = NGrams(self.request.draft, self._prompt)
+        lookup, prompt = self.request.draft, self._prompt
+        if lookup is not None:
+            self._index = self._around.aside(lambda: NGrams(lookup, prompt))
 
     def following(self) -> Pass:
         """The pass over the newest token, which is not in KV yet, and over drafts."""
@@ -107,7 +114,7 @@ class Generation:
 
     def _pass(self, tokens: list[int]) -> Pass:
         around, request = self._around, self.request
-        drafts = self._drafts.propose(self._limit - len(self.produced) - 1) if self._drafts else ()
+        drafts = self._draft()
         want = Want(
             len(tokens) - 1,
             request.sampler,
@@ -135,6 +142,15 @@ class Generation:
             stream=around.stream,
         )
 
+    def _draft(self) -> tuple[int, ...]:
+        """None as long as the prompt is not indexed yet, which takes some milliseconds for ten thousand tokens."""
+        if self._index is None or not self._index.done():
+            return ()
+        drafts = self._index.result()
+        drafts.extend(self.produced[self._indexed :])
+        self._indexed = len(self.produced)
+        return drafts.propose(self._limit - self._indexed - 1)
+
     # Results
 
     def advance(self, outcome: Outcome, drafted: bool) -> Piece:
@@ -157,8 +173,6 @@ class Generation:
                 break
         if self.finish is not None:
             ready += self._strings.finish()
-        elif self._drafts is not None:
-            self._drafts.extend(self.produced[-len(sampled) :])
         self.yielded += len(ready)
         return Piece(ready, rest, self.finish)
 

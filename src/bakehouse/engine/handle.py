@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, ref
 
 from bakehouse.engine.adapters.base import ZoParams
 from bakehouse.engine.brle import Brle
@@ -39,7 +40,7 @@ class Engine(AsyncEngine):
     def __init__(self, models: Iterable[ServedModel], limits: SessionLimits | None = None) -> None:
         self._models = {model.spec.name: model for model in models}
         self._limits = limits
-        self._bells: dict[asyncio.AbstractEventLoop, _Bell] = {}
+        self._bells: WeakKeyDictionary[asyncio.AbstractEventLoop, _Bell] = WeakKeyDictionary()
 
     @classmethod
     async def start(cls, specs: Iterable[ModelSpec], limits: SessionLimits | None = None) -> Engine:
@@ -86,16 +87,18 @@ class _Bell:
     """Wakes the readers of one event loop: all for whom a step has something, by one call."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = ref(loop)
         self._rung: deque[Callable[[], None]] = deque()
 
     def ring(self, wake: Callable[[], None]) -> None:
         self._rung.append(wake)
 
     def flush(self) -> None:
-        # The reader's event loop was closed under it: nobody is left to wake.
+        loop = self._loop()
+        # Where the reader's event loop was closed under it, nobody is left to wake.
         with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._wake)
+            if loop is not None:
+                loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         while self._rung:

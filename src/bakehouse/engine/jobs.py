@@ -116,7 +116,7 @@ class ForwardJob(FutureJob):
         self.context.transcript = self.context.transcript.wrote(extra)
 
     def proceed(self, outcome: Outcome) -> Pass | None:
-        results = [*outcome.results, *outcome.accepted_results]
+        results = [*outcome.results, *outcome.accepted_results[1:]]  # the first of these is among those
         drafts, positions = self._own_drafts(outcome)
         self._value = ForwardOutput(
             results=tuple(result.value for result in outcome.results),

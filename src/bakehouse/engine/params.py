@@ -252,6 +252,7 @@ Result = int | Embedding | Distribution
 class ForwardOutput:
     """``results``: one per sampled index, in the order attached. With drafts ``accepted`` holds the tokens that came
     out of verification (the accepted drafts and one new token), and ``next_drafts`` the engine's own proposal, if any.
+    ``logprobs``: of the tokens in ``results``, then of ``accepted`` behind the first.
     """
 
     results: tuple[Result, ...] = ()

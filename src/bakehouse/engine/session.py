@@ -75,6 +75,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
             max_context=self.model.max_context,
             seed=_seed(request.sampler),
             stream=next(self._served.stream_ids),
+            aside=self._loop.run_aside,
             mask=self._mask(request.logit_mask),
             matcher=matcher,
             decoder=self._decoder_for(decode) if decode else None,
