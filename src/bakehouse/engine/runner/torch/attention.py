@@ -76,8 +76,8 @@ class LayerKV:
         """``[rows, heads, dim]`` each, to *slots*."""
         assert self.pool is not None
         width = self.shape.key_width
-        self.pool[:, :width].index_copy_(0, slots, key.reshape(key.shape[0], -1))
-        self.pool[:, width : self.shape.width].index_copy_(0, slots, value.reshape(value.shape[0], -1))
+        self.pool[:, :width].index_copy_(0, slots, key.flatten(1))
+        self.pool[:, width : self.shape.width].index_copy_(0, slots, value.flatten(1))
 
     def read(self, keys: Keys, page_size: int) -> tuple[Tensor, Tensor]:
         """Keys and values as ``[sequences, length, heads, dim]``."""
@@ -137,7 +137,10 @@ def paged(
     sinks: Tensor | None = None,
 ) -> Tensor:
     """Write the new keys and values, then attend. All are ``[rows, heads, dim]``, and so is the answer."""
-    layer.write(batch.slots, key, value)
+    if batch.on_device is not None:
+        batch.on_device.write(layer, key, value)
+    else:
+        layer.write(batch.slots, key, value)
     scale = query.shape[2] ** -0.5 if scaling is None else scaling
     return over_pool(layer, batch, query, Heads(scale, softcap, sinks))
 
@@ -145,6 +148,8 @@ def paged(
 def over_pool(layer: LayerKV, batch: Batch, query: Tensor, heads: Heads) -> Tensor:
     """Attention of ``[rows, heads, dim]`` over what is written."""
     assert layer.pool is not None
+    if batch.on_device is not None:
+        return batch.on_device.attend(layer, query, heads)
     works, page_size = batch.works(layer.window), batch.page_size
     reads = batch.reads(layer.window)
     if reads is None and len(works) == 1 and isinstance(works[0].rows, range):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from bakehouse.engine.plan.step import Segment, StepPlan
+
+if TYPE_CHECKING:
+    from bakehouse.engine.runner.torch.attention import Heads, LayerKV
 
 #: KV bytes of one layer that are gathered for one attention call: so much stays in the processor's cache.
 GROUP_BYTES = 4 * 2**20
@@ -51,8 +55,19 @@ class Reads:
 _FEW = 8
 
 
+class OnDevice(Protocol):
+    """The attention of one step as kernels of a device do it, in the place of all works and reads."""
+
+    def write(self, layer: LayerKV, key: Tensor, value: Tensor) -> None:
+        """``[rows, heads, dim]`` each, to the step's slots."""
+
+    def attend(self, layer: LayerKV, query: Tensor, heads: Heads) -> Tensor:
+        """*query* ``[rows, heads, dim]`` over what is written; the answer is ``[rows, heads, value dim]``."""
+
+
 class Batch:
-    """The attention of one step. A layer with *window* has to do ``works(window)`` and, natively, ``reads(window)``."""
+    """The attention of one step. A layer with *window* has to do ``works(window)`` and, natively, ``reads(window)``;
+    where ``on_device`` is set, that does it all."""
 
     def __init__(
         self,
@@ -73,6 +88,7 @@ class Batch:
         self._few = _FEW if native else 0
         self._longest = max((segment.history + segment.count for segment in plan.segments), default=0)
         self._odd = any(segment.key_positions is not None for segment in plan.segments)
+        self.on_device: OnDevice | None = None
         self.slots = self._slots()
 
     def _slots(self) -> Tensor:
@@ -216,11 +232,7 @@ class Batch:
         """Rows with masks of their own, or with positions that are not their slots."""
         length = segment.history + segment.count
         rows = range(segment.start, segment.start + segment.count)
-        seen = _visible(segment, length)
-        if window is not None:
-            positions = torch.tensor(self._plan.positions[segment.start : segment.start + segment.count])
-            held = torch.arange(length) if segment.key_positions is None else torch.tensor(segment.key_positions)
-            seen &= held[None, :] > positions[:, None] - window
+        seen = visible_slots(segment, self._plan.positions[rows.start : rows.stop], window)
         keys = self._keys(segment.pages[: -(-length // self.page_size)], 1, length)
         return Work(rows, keys, self._additive(seen)[None], blind=not bool(seen.any(dim=1).all()))
 
@@ -228,6 +240,16 @@ class Batch:
         """Zero where *seen*, minus infinity elsewhere."""
         mask = torch.zeros(seen.shape, dtype=self._dtype)
         return mask.masked_fill_(~seen, float("-inf")).to(self._device)
+
+
+def visible_slots(segment: Segment, positions: Sequence[int], window: int | None) -> Tensor:
+    """Bools ``[rows, history + rows]``: what each row sees. *positions* are those of the rows."""
+    length = segment.history + segment.count
+    seen = _visible(segment, length)
+    if window is not None:
+        held = torch.arange(length) if segment.key_positions is None else torch.tensor(segment.key_positions)
+        seen &= held[None, :] > torch.tensor(positions)[:, None] - window
+    return seen
 
 
 def _visible(segment: Segment, length: int) -> Tensor:
