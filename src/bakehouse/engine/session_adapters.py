@@ -1,4 +1,5 @@
-"""Calls of a session on adapters. What changes weights runs between two steps, on the loop's thread."""
+"""Calls of a session on adapters. Weights are changed between two steps, on the loop's thread; what takes long about it
+runs beside the model before that."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from bakehouse.engine.adapters.base import ZoParams
+from bakehouse.engine.adapters.base import Change, ZoParams
 from bakehouse.engine.adapters.table import AdapterTable
 from bakehouse.engine.session_base import SessionBase
 
@@ -42,11 +43,11 @@ class AdapterCalls(SessionBase):
         self._adapters().release(adapter, self.program)
 
     def load_adapter(self, adapter: int, path: str) -> Future[None]:
-        return self._change(adapter, lambda table: table.load(adapter, Path(path), self.program))
+        return self._prepare(adapter, lambda table: table.prepare_load(adapter, Path(path), self.program))
 
     def save_adapter(self, adapter: int, path: str) -> Future[None]:
         table = self._adapters()
-        return self._loop.call(lambda: table.save(adapter, Path(path)))
+        return self._loop.run_aside(lambda: table.save(adapter, Path(path)))
 
     def initialize_zo(self, adapter: int, params: ZoParams) -> Future[None]:
         return self._change(adapter, lambda table: table.initialize_zo(adapter, params, self.program))
@@ -54,7 +55,18 @@ class AdapterCalls(SessionBase):
     def update_zo(
         self, adapter: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float = 0.0
     ) -> Future[None]:
-        return self._change(adapter, lambda table: table.update_zo(adapter, scores, seeds, max_sigma, self.program))
+        return self._prepare(
+            adapter, lambda table: table.prepare_update(adapter, scores, seeds, max_sigma, self.program)
+        )
+
+    def _prepare(self, adapter: int, prepare: Callable[[AdapterTable], Change]) -> Future[None]:
+        table = self._adapters()
+
+        def run() -> None:
+            change = prepare(table)
+            self._change(adapter, lambda table: change()).result()
+
+        return self._loop.run_aside(run)
 
     def _change(self, adapter: int, change: Callable[[AdapterTable], None]) -> Future[None]:
         table = self._adapters()

@@ -188,6 +188,29 @@ def test_generations_never_repeat(folders: list[Path]) -> None:
     assert len(set(seen)) == len(seen)
 
 
+def test_a_prepared_update_is_the_update_also_of_weights_that_changed_meanwhile() -> None:
+    params = ZoParams(rank=2, alpha=4, population=4, mu_fraction=0.5, sigma=0.1)
+    first, second = ([1, 2, 3, 4], [1, 2, 3, 4], 0.0), ([4, 3, 2, 1], [5, 6, 7, 8], 0.0)
+    states = []
+    for prepared in (False, True):
+        _, _, store = served()
+        slot = store.create()
+        store.initialize_zo(slot, params)
+        generation = store.generation(slot)
+        if prepared:
+            early, late = store.prepare_update(slot, *first), store.prepare_update(slot, *second)
+            assert store.generation(slot) == generation
+            early()
+            late()
+        else:
+            store.update_zo(slot, *first)
+            store.update_zo(slot, *second)
+        states.append(store._slots[slot].state)
+    one, two = states
+    assert one is not None and two is not None
+    assert all(torch.equal(a.up, b.up) and a.sigma == b.sigma for a, b in zip(one.layers, two.layers, strict=True))
+
+
 def test_slots_are_limited_and_freed() -> None:
     _, _, store = served(capacity=2)
     first, second = store.create(), store.create()

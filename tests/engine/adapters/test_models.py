@@ -207,7 +207,7 @@ def test_zo_learns_to_prefer_a_token(dtype: str, folder: Folder) -> None:
         return torch.log_softmax(runner.forward(plan).logits.float(), -1)[:, wanted].tolist()
 
     before = scores([0])[0]
-    for generation in range(40):
+    for generation in range(25):
         seeds = [1 + 1000 * generation + candidate for candidate in range(population)]
         store.update_zo(slot, scores(seeds), seeds, 0.2)
     mean, again = scores([0, 0])

@@ -120,6 +120,22 @@ def test_candidates_are_apart_and_seed_nought_is_the_mean(served: ServedModel, f
         session.remove_adapter(adapter).result(S)
 
 
+def test_others_go_on_while_an_adapter_evolves(served: ServedModel) -> None:
+    """An update that takes long does so beside the model."""
+    params = ZoParams(rank=16, alpha=4, population=160, mu_fraction=1.0, sigma=0.1)
+    with Session(served, "ada") as session:
+        adapter = session.create_adapter("slow").result(S)
+        session.initialize_zo(adapter, params).result(S)
+        updated = session.update_zo(adapter, list(range(160)), list(range(160)))
+        finished = []
+        while not updated.done():
+            distribution(session)
+            finished.append(updated.done())
+        updated.result(S)
+        assert finished.count(False) > 3
+        session.remove_adapter(adapter).result(S)
+
+
 def test_names_are_shared_by_owners_and_locks_end_with_their_program(served: ServedModel, adapters: list[Path]) -> None:
     with Session(served, "ada", "a") as ada:
         made = ada.create_adapter("style").result(S)

@@ -146,6 +146,26 @@ def test_only_the_holder_changes_a_locked_adapter() -> None:
     assert table.generation(made.id) == store.slots[0]
 
 
+def test_a_prepared_change_is_refused_when_another_has_locked_or_removed_the_adapter_meanwhile() -> None:
+    store = CountingStore()
+    table = AdapterTable(store)
+    made = table.create("a")
+    changes = [table.prepare_load(made.id, Path("x"), "p"), table.prepare_update(made.id, [1.0], [1], 0.0, "p")]
+    assert store.calls == []
+    assert table.acquire(made.id, "q")
+    for change in changes:
+        with pytest.raises(Locked):
+            change()
+    table.release(made.id, "q")
+    changes[0]()
+    assert store.calls == ["load 0"]
+    table.remove(made.id, "p")
+    table.create("b")
+    with pytest.raises(NotFound):
+        changes[1]()
+    assert store.calls == ["load 0"]
+
+
 def test_a_store_that_refuses_leaves_no_name() -> None:
     table = AdapterTable(CountingStore(capacity=0))
     with pytest.raises(LimitExceeded):

@@ -7,7 +7,7 @@ weights, so that pages computed with the old ones are not taken for the new ones
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,14 @@ class ZoParams:
     sigma: float
 
 
+#: What is left to be done of a change that was prepared: quick, on the loop's thread, between steps.
+Change = Callable[[], None]
+
+
 class AdapterStore(ABC):
-    """Called from the engine loop's thread, between steps. Errors: `BadRequest`, `NotFound`, `LimitExceeded`."""
+    """Called from the engine loop's thread, between steps; `save` and the ``prepare_`` calls from any thread, also
+    while a step runs. Errors: `BadRequest`, `NotFound`, `LimitExceeded`.
+    """
 
     capacity: int
 
@@ -50,6 +56,10 @@ class AdapterStore(ABC):
     def load(self, slot: int, path: Path) -> None:
         """Weights from a PEFT folder or from `save`. One that does not fit the model is refused by tensor name."""
 
+    def prepare_load(self, slot: int, path: Path) -> Change:
+        """The slow part of `load`, which changes nothing yet. By default there is none."""
+        return lambda: self.load(slot, path)
+
     @abstractmethod
     def save(self, slot: int, path: Path) -> None:
         """A PEFT folder at *path*, with the optimiser's state where there is one. Written whole or not at all."""
@@ -61,6 +71,11 @@ class AdapterStore(ABC):
     @abstractmethod
     def update_zo(self, slot: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> None:
         """One generation: exactly ``population`` scores, higher is better, and their seeds."""
+
+    def prepare_update(self, slot: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> Change:
+        """The slow part of `update_zo`, which changes nothing yet; the rest does it again where the weights changed
+        meanwhile. By default there is none."""
+        return lambda: self.update_zo(slot, scores, seeds, max_sigma)
 
     @abstractmethod
     def begin(self, plan: StepPlan) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from bakehouse.engine.adapters import peft, zo, zo_file
-from bakehouse.engine.adapters.base import AdapterStore, ZoParams
+from bakehouse.engine.adapters.base import AdapterStore, Change, ZoParams
 from bakehouse.engine.adapters.joint import CandidatesWork, Joint, JointWork, joined, split
 from bakehouse.engine.adapters.noise import NoiseCache
 from bakehouse.engine.adapters.peft import Delta
@@ -111,11 +111,15 @@ class LoraStore(AdapterStore):
         return self._of(slot).generation
 
     def load(self, slot: int, path: Path) -> None:
+        self.prepare_load(slot, path)()
+
+    def prepare_load(self, slot: int, path: Path) -> Change:
         self._of(slot)
         deltas = peft.read(path, self._shapes, self._max_rank)
         for delta in deltas.values():
             delta.down, delta.up = delta.down.to(self._device, self._dtype), delta.up.to(self._device, self._dtype)
-        self._put(slot, deltas, self._load_state(path, deltas))
+        state = self._load_state(path, deltas)
+        return lambda: self._put(slot, deltas, state)
 
     def save(self, slot: int, path: Path) -> None:
         weights = self._of(slot)
@@ -135,10 +139,25 @@ class LoraStore(AdapterStore):
         self._put_state(slot, zo.start(params, self._layers(), self._dtype, self._random))
 
     def update_zo(self, slot: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> None:
+        self._put_state(slot, zo.update(self._state(slot), scores, seeds, max_sigma))
+
+    def prepare_update(self, slot: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float) -> Change:
+        before = self._state(slot)
+        after = zo.update(before, scores, seeds, max_sigma)
+
+        def finish() -> None:
+            if self._state(slot) is before:
+                self._put_state(slot, after)
+            else:
+                self.update_zo(slot, scores, seeds, max_sigma)
+
+        return finish
+
+    def _state(self, slot: int) -> zo.State:
         state = self._of(slot).state
         if state is None:
             raise BadRequest.at("adapter", "it has no optimiser to update; initialise zo on it first")
-        self._put_state(slot, zo.update(state, scores, seeds, max_sigma))
+        return state
 
     def begin(self, plan: StepPlan) -> None:
         for site in self._open:

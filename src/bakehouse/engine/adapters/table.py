@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
-from bakehouse.engine.adapters.base import AdapterStore, ZoParams
+from bakehouse.engine.adapters.base import AdapterStore, Change, ZoParams
 from bakehouse.engine.errors import BadRequest, Locked, NameTaken, NotFound
 
 MAX_NAME = 256
@@ -32,7 +32,8 @@ class Adapter:
 class AdapterTable:
     """What changes weights or slots is called from the thread that the store is called from, between steps.
 
-    `lookup`, `get`, `acquire`, `release` and `end_program` may be called from any thread and do not block.
+    `lookup`, `get`, `acquire`, `release` and `end_program` may be called from any thread and do not block; `save` and
+    the ``prepare_`` calls too, and they take their time.
     """
 
     def __init__(self, store: AdapterStore) -> None:
@@ -106,6 +107,11 @@ class AdapterTable:
     def load(self, adapter: int, path: Path, program: str) -> None:
         self._store.load(self._changeable(adapter, program).slot, path)
 
+    def prepare_load(self, adapter: int, path: Path, program: str) -> Change:
+        """The slow part of `load`, on any thread, while steps run. The rest is refused like `load` itself."""
+        change = self._store.prepare_load(self._changeable(adapter, program).slot, path)
+        return lambda: self._finish(adapter, program, change)
+
     def save(self, adapter: int, path: Path) -> None:
         self._store.save(self.get(adapter).slot, path)
 
@@ -116,6 +122,17 @@ class AdapterTable:
         self, adapter: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float, program: str
     ) -> None:
         self._store.update_zo(self._changeable(adapter, program).slot, scores, seeds, max_sigma)
+
+    def prepare_update(
+        self, adapter: int, scores: Sequence[float], seeds: Sequence[int], max_sigma: float, program: str
+    ) -> Change:
+        """The slow part of `update_zo`, on any thread, while steps run. The rest is refused like `update_zo` itself."""
+        change = self._store.prepare_update(self._changeable(adapter, program).slot, scores, seeds, max_sigma)
+        return lambda: self._finish(adapter, program, change)
+
+    def _finish(self, adapter: int, program: str, change: Change) -> None:
+        self._changeable(adapter, program)
+        change()
 
     def _changeable(self, adapter: int, program: str) -> Adapter:
         """The adapter, unless another program has locked it. One that locks it later sees the change done: whatever it
