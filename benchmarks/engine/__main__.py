@@ -86,9 +86,13 @@ def turn(run: dict[str, Any], name: str, worker: Worker, chosen: argparse.Namesp
 def extras(run: dict[str, Any], worker: Worker, chosen: argparse.Namespace) -> None:
     """Sharing, forks and load; the limits that are aims go to the table of aims."""
     count, prompt = (4, 256) if chosen.quick else (32, 1024)
-    told = worker.ask("continuations", count=count, prompt=prompt)
-    rows, texts = told["rows"], run.setdefault("texts", {})
-    texts[f"{count} continuations of one {prompt}-token prompt"] = f"{rows:.0f} rows run, {told['seconds']:.2f} s"
+    texts, run["limits"] = run.setdefault("texts", {}), []
+    for how, forks in (("forks", True), ("requests at once", False)):
+        told = worker.ask("continuations", count=count, prompt=prompt, forks=forks)
+        texts[f"{count} continuations of one {prompt}-token prompt, {how}"] = (
+            f"{told['rows']:.0f} rows run, {told['seconds']:.2f} s"
+        )
+        run["limits"].append((f"prefills that {count} continuations cost, {how}", 1.1, told["rows"] / prompt))
     fork = worker.ask("fork", tokens=4096)
     texts["fork of 4,096 tokens"] = f"{fork * 1000:.3f} ms"
     for running in (0, 1, 7, 31):
@@ -97,10 +101,7 @@ def extras(run: dict[str, Any], worker: Worker, chosen: argparse.Namespace) -> N
             texts[f"first token of a 512-token prompt, {running} sequences decoding"] = (
                 f"{told['ttft_s'] * 1000:,.0f} ms; longest pause of the others {told['longest_gap_s'] * 1000:,.0f} ms"
             )
-    run["limits"] = [
-        (f"prefills that {count} continuations of one prompt cost", 1.1, rows / prompt),
-        ("fork of 4,096 tokens, ms", 1.0, fork * 1000),
-    ]
+    run["limits"].append(("fork of 4,096 tokens, ms", 1.0, fork * 1000))
 
 
 def _add(table: dict[str, list[Any]], key: str, sample: Any) -> None:

@@ -187,20 +187,26 @@ class Ours:
             gaps = [b - a for a, b in pairwise(times) if b > started and a < ended]
             return {"ttft_s": ended - started, "longest_gap_s": max(gaps, default=0.0)}
 
-    def continuations(self, count: int, prompt: int) -> dict[str, float]:
-        """Rows run for *count* first tokens of one *prompt*, asked for at once, each in a context of its own."""
-        return dict(self.run(self._continuations(count, prompt)))
+    def continuations(self, count: int, prompt: int, forks: bool) -> dict[str, float]:
+        """Rows run for *count* first tokens after one *prompt*: in forks of it, or asked for at once without forks."""
+        return dict(self.run(self._continuations(count, prompt, forks)))
 
-    async def _continuations(self, count: int, prompt: int) -> dict[str, float]:
+    async def _continuations(self, count: int, prompt: int, forks: bool) -> dict[str, float]:
         async with await self.engine.open("bench", "bench") as session:
             first = await context_of(session, prompt)
             ids = (await session.context_state(first)).buffered
-            contexts = [await session.create_context() for _ in range(count)]
-            for context in contexts:
-                await session.append_tokens(context, ids)
             before, started = await self.engine.stats("bench"), time.perf_counter()
+            if forks:
+                await session.flush(first)
+                contexts = [await session.fork_context(first) for _ in range(count)]
+            else:
+                contexts = [await session.create_context() for _ in range(count)]
+                for context in contexts:
+                    await session.append_tokens(context, ids)
             await asyncio.gather(*(_first(session, context, 1) for context in contexts))
-            seconds, after = time.perf_counter() - started, await self.engine.stats("bench")
+            seconds = time.perf_counter() - started
+            await asyncio.sleep(0.05)  # a step is counted after its tokens were told
+            after = await self.engine.stats("bench")
             return {"rows": after["rows"] - before["rows"], "seconds": seconds}
 
     def fork(self, tokens: int, times: int = 50) -> float:
