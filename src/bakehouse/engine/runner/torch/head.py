@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+from bakehouse.engine.errors import ModelRefused
+
 
 class _Hidden(BaseModelOutputWithPast):
     """What a base model returns; fields that only some classes have are None."""
@@ -24,11 +26,19 @@ class _Given(nn.Module):
         return _Hidden(last_hidden_state=inputs_embeds)
 
 
+def base_name(model: Any) -> str:
+    """Under which name *model* holds everything but the final projection. Raises `ModelRefused`."""
+    for name in (model.base_model_prefix, "model"):
+        if isinstance(getattr(model, name, None), nn.Module):
+            return str(name)
+    raise ModelRefused("its class holds no base model beside the final projection")
+
+
 class Head:
     """The causal language model's class without its base: final projection, scaling and soft cap are its own code."""
 
     def __init__(self, model: Any) -> None:
-        setattr(model, model.base_model_prefix, _Given())
+        setattr(model, base_name(model), _Given())
         self._model = model
 
     def __call__(self, hidden: Tensor) -> Tensor:

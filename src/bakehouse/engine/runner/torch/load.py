@@ -64,7 +64,7 @@ def read_config(folder: Path) -> Any:
         raw = json.loads(file.read_text("utf-8"))
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (ValueError, KeyError, OSError, TypeError) as broken:
-        raise ModelRefused(f"{file} cannot be read: {broken}") from broken
+        raise ModelRefused(f"{file} cannot be read: {_first_line(broken)}") from broken
     check_config(config, raw, file)
     return config
 
@@ -162,11 +162,16 @@ def load_model(folder: Path, config: Any, dtype: torch.dtype, device: torch.devi
                 output_loading_info=True,
             )
         except (ValueError, RuntimeError, OSError, KeyError, ImportError, AttributeError, TypeError) as refused:
-            raise ModelRefused(f"{folder} cannot be loaded: {refused}") from refused
+            raise ModelRefused(f"{folder} cannot be loaded: {_first_line(refused)}") from refused
     if info["missing_keys"]:
         raise ModelRefused(f"{folder} holds no tensor {sorted(info['missing_keys'])[0]}, which the model needs")
     loaded: nn.Module = model.eval().requires_grad_(False).to(device)
     return loaded
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong, without the advice that transformers adds."""
+    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager
