@@ -20,7 +20,7 @@ from bakehouse.engine.runner.torch import load
 from bakehouse.engine.runner.torch.attention import LayerKV, Now
 from bakehouse.engine.runner.torch.batch import Batch
 from bakehouse.engine.runner.torch.fuse import adopt, find_layers, find_mlps, find_norms
-from bakehouse.engine.runner.torch.head import Head
+from bakehouse.engine.runner.torch.head import Head, base_name
 from bakehouse.engine.runner.torch.kv import KVPool
 from bakehouse.engine.runner.torch.linear import replace_linears
 from bakehouse.engine.runner.torch.native import Native
@@ -74,7 +74,7 @@ class TorchRunner(Runner):
     ) -> None:
         text = config.get_text_config()
         longest = min(spec.max_context or text.max_position_embeddings, text.max_position_embeddings)
-        self.base: nn.Module = getattr(model, model.base_model_prefix)
+        self.base: nn.Module = getattr(model, base_name(model))
         facts = probe(self.base, text.num_hidden_layers, min(text.max_position_embeddings, _HORIZON), device)
         embedding = model.get_input_embeddings()
         self.linears = replace_linears(model, quantise, native)
@@ -85,10 +85,10 @@ class TorchRunner(Runner):
         self.layers = [LayerKV(fact.shape, fact.window, self._now) for fact in facts]
         for fact, layer in zip(facts, self.layers, strict=True):
             fact.module.__dict__["paged"] = layer
-        self._native = native is not None and all(_decodes(native, fact, dtype) for fact in facts)
-        if native is not None:
-            for layer in self.layers:
-                layer.native = native if self._native else None
+        #: Where every layer has a decode kernel; else attention is torch's, and modules stay as they are.
+        self.native = native if native is not None and all(_decodes(native, fact, dtype) for fact in facts) else None
+        for layer in self.layers:
+            layer.native = self.native
         self._slot_bytes = max(fact.shape.stride for fact in facts) * dtype.itemsize
         self._no_mask = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
         self._pool: KVPool | None = None
@@ -113,10 +113,8 @@ class TorchRunner(Runner):
             dtype=quantise or {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32"),
             device=str(device),
         )
-
-        if self._native:
-            assert native is not None
-            self._fuse(native, {fact.module: layer for fact, layer in zip(facts, self.layers, strict=True)})
+        if self.native is not None:
+            self._fuse(self.native, {fact.module: layer for fact, layer in zip(facts, self.layers, strict=True)})
 
     def _fuse(self, native: Native, layers: dict[nn.Module, LayerKV]) -> None:
         """Put faster modules in place, each tried in a prefill and in a decode over a pool of its own."""
@@ -157,7 +155,7 @@ class TorchRunner(Runner):
         return self._read(states, plan.readouts)
 
     def _batch(self, plan: StepPlan) -> Batch:
-        return Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device, self._native)
+        return Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device, self.native is not None)
 
     def _states(self, plan: StepPlan) -> Tensor:
         """Final, normalised hidden states ``[rows, hidden]``."""
