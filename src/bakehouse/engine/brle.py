@@ -28,6 +28,8 @@ def sliding(position: int, window: int, sinks: int = 0) -> Brle:
 
 def check(field: str, runs: Iterable[int]) -> Brle:
     """*runs* as a tuple. Raises `BadRequest` naming *field* for anything but integers of zero or more."""
+    if not isinstance(runs, Iterable):
+        raise BadRequest.at(field, f"must be a sequence of run lengths, not {runs!r}")
     checked = tuple(runs)
     for run in checked:
         if not isinstance(run, int) or isinstance(run, bool) or run < 0:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -35,6 +35,24 @@ GREEDY_BELOW = 1e-5
 
 MAX_LOGPROBS = 64
 
+#: Priorities lie between this and its negative; 0 is usual.
+MAX_PRIORITY = 2**31 - 1
+
+
+def _tuple(owner: object, field: str, name: str = "") -> None:
+    """Make the field of *owner* a tuple, whatever sequence its caller gave: requests are kept, and must not change."""
+    value = getattr(owner, field)
+    if isinstance(value, tuple):
+        return
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise BadRequest.at(name or field, f"must be a sequence, not {value!r}")
+    object.__setattr__(owner, field, tuple(value))
+
+
+def _instance(name: str, value: object, kind: type[object]) -> None:
+    if not isinstance(value, kind):
+        raise BadRequest.at(name, f"must be a {kind.__name__}, not {value!r}")
+
 
 def _number(name: str, value: object, low: float, high: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -47,7 +65,8 @@ def _integer(name: str, value: object, low: int | None, high: int | None = None)
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadRequest.at(name, f"must be an integer, not {value!r}")
     if (low is not None and value < low) or (high is not None and value > high):
-        raise BadRequest.at(name, f"must lie between {low} and {high}, not {value}")
+        bounds = f"be {low} or more" if high is None else f"lie between {low} and {high}"
+        raise BadRequest.at(name, f"must {bounds}, not {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +140,12 @@ class Penalties:
         _number("repetition", self.repetition, 1e-3, 1e3)
         _number("frequency", self.frequency, -100, 100)
         _number("presence", self.presence, -100, 100)
-        for token, value in self.bias:
-            _integer("bias", token, 0)
-            _number("bias", value, -1e4, 1e4)
+        _tuple(self, "bias")
+        for pair in self.bias:
+            if not isinstance(pair, tuple) or len(pair) != 2:
+                raise BadRequest.at("bias", f"must hold pairs of an id and a number, not {pair!r}")
+            _integer("bias", pair[0], 0)
+            _number("bias", pair[1], -1e4, 1e4)
 
     @property
     def needs_history(self) -> bool:
@@ -160,6 +182,10 @@ class SampleAt:
     indices: tuple[int, ...]
     sampler: Sampler
 
+    def __post_init__(self) -> None:
+        _tuple(self, "indices", "samplers.indices")
+        _instance("samplers.sampler", self.sampler, Sampler)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardRequest:
@@ -186,6 +212,7 @@ class ForwardRequest:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
+        self._freeze()
         if not self.tokens:
             raise BadRequest.at("tokens", "a pass needs at least one input token")
         if self.draft_tokens and not any(
@@ -202,11 +229,23 @@ class ForwardRequest:
                 _integer("samplers.indices", index, 0, len(self.tokens) - 1)
         for position in (*(self.positions or ()), *(self.draft_positions or ())):
             _integer("positions", position, 0)
-        for index, mask in enumerate(self.masks or ()):
-            brle.check(f"masks[{index}]", mask)
-        if self.logit_mask is not None:
-            brle.check("logit_mask", self.logit_mask)
+        _integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         _shared_fields(self.logprobs, self.zo_seed, self.timeout)
+
+    def _freeze(self) -> None:
+        """Sequences become tuples, and the elements that are values of their own are looked at."""
+        for field_ in ("tokens", "draft_tokens", "samplers"):
+            _tuple(self, field_)
+        for field_ in ("positions", "draft_positions", "masks"):
+            if getattr(self, field_) is not None:
+                _tuple(self, field_)
+        for at in self.samplers:
+            _instance("samplers", at, SampleAt)
+        if self.masks is not None:
+            masks = tuple(brle.check(f"masks[{index}]", mask) for index, mask in enumerate(self.masks))
+            object.__setattr__(self, "masks", masks)
+        if self.logit_mask is not None:
+            object.__setattr__(self, "logit_mask", brle.check("logit_mask", self.logit_mask))
 
 
 def _one_each(name: str, values: Sequence[object] | None, count: int) -> None:
@@ -269,6 +308,19 @@ class Stop:
     tokens: tuple[int, ...] | None = None
     strings: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _tuple(self, "strings", "stop.strings")
+        for text in self.strings:
+            _instance("stop.strings", text, str)
+            if not text:
+                raise BadRequest.at("stop.strings", "a stop string cannot be empty")
+            if any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise BadRequest.at("stop.strings", f"{text!r} holds half of a surrogate pair")
+        if self.tokens is not None:
+            _tuple(self, "tokens", "stop.tokens")
+            for token in self.tokens:
+                _integer("stop.tokens", token, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Decode:
@@ -316,6 +368,12 @@ class GenerateRequest:
     timeout: float | None = None
 
     def __post_init__(self) -> None:
+        _instance("sampler", self.sampler, Sampler)
+        _instance("stop", self.stop, Stop)
+        _instance("penalties", self.penalties, Penalties)
+        for name, kind in (("grammar", GrammarSpec), ("draft", PromptLookup), ("decode", Decode)):
+            if getattr(self, name) is not None:
+                _instance(name, getattr(self, name), kind)
         if not self.sampler.yields_token:
             raise BadRequest.at("sampler", f"{self.sampler.kind} yields no token; use a forward pass")
         if self.max_tokens is not None:
@@ -323,9 +381,8 @@ class GenerateRequest:
         if sum(x is not None for x in (self.logit_mask, self.grammar, self.matcher)) > 1:
             raise BadRequest.at("grammar", "give one of logit_mask, grammar and matcher")
         if self.logit_mask is not None:
-            brle.check("logit_mask", self.logit_mask)
-        if any(not text for text in self.stop.strings):
-            raise BadRequest.at("stop.strings", "a stop string cannot be empty")
+            object.__setattr__(self, "logit_mask", brle.check("logit_mask", self.logit_mask))
+        _integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         _shared_fields(self.logprobs, self.zo_seed, self.timeout)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from bakehouse.engine import brle
@@ -18,6 +18,9 @@ from bakehouse.engine.grammar.base import Matcher
 from bakehouse.engine.model import ServedModel
 from bakehouse.engine.params import Decode, ModelInfo
 from bakehouse.engine.plan.contexts import Context
+
+#: Characters of a context's name.
+MAX_NAME = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,7 @@ class SessionBase:
 
     def _context(self, context: int) -> Context:
         self._check_open()
-        found = self._contexts.get(context)
+        found = self._contexts.get(_identity("context", context))
         if found is None or found.released:
             self._contexts.pop(context, None)
             raise NotFound(f"there is no context {context}", field="context")
@@ -115,7 +118,7 @@ class SessionBase:
     def _matcher(self, matcher: int) -> Held:
         """A matcher that no generation has."""
         self._check_open()
-        held = self._matchers.get(matcher)
+        held = self._matchers.get(_identity("matcher", matcher))
         if held is None:
             raise NotFound(f"there is no matcher {matcher}", field="matcher")
         if held.lent:
@@ -133,11 +136,15 @@ class SessionBase:
         decoder = self._served.chat.decoder(reasoning=decode.reasoning, tool_use=decode.tool_use)
         return EventDecoder(decoder, decode.text)
 
-    def _check_tokens(self, field: str, tokens: Sequence[int]) -> None:
-        size = self.model.vocab_size
-        for token in tokens:
+    def _check_tokens(self, field: str, tokens: Iterable[int]) -> list[int]:
+        """*tokens*, which may be any iterable, once they were looked at."""
+        if not isinstance(tokens, Iterable):
+            raise BadRequest.at(field, f"must be a sequence of ids, not {tokens!r}")
+        size, checked = self.model.vocab_size, list(tokens)
+        for token in checked:
             if not isinstance(token, int) or isinstance(token, bool) or not 0 <= token < size:
                 raise BadRequest.at(field, f"{token!r} is no id of a vocabulary of {size}")
+        return checked
 
     def _mask(self, runs: Brle | None) -> bytes | None:
         """Packed; None where all is allowed. An empty list restricts nothing."""
@@ -165,3 +172,33 @@ class SessionBase:
     def _cancel_all(self, jobs: Iterable[Job]) -> None:
         for job in list(jobs):
             self._loop.cancel(job)
+
+
+def check_text(field: str, value: object) -> str:
+    """Raises `BadRequest` for what is no text."""
+    if not isinstance(value, str):
+        raise BadRequest.at(field, f"must be text, not {value!r}")
+    return value
+
+
+def check_name(value: object) -> str | None:
+    """The name of a context, or None for none. Raises `BadRequest`."""
+    if value is None:
+        return None
+    name = check_text("name", value)
+    if not 0 < len(name) <= MAX_NAME:
+        raise BadRequest.at("name", f"must have 1 to {MAX_NAME} characters")
+    return name
+
+
+def check_count(field: str, value: object) -> int:
+    """Raises `BadRequest` for what is no integer."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest.at(field, f"must be an integer, not {value!r}")
+    return value
+
+
+def _identity(field: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRequest.at(field, f"must be an id, which is an integer, not {value!r}")
+    return value

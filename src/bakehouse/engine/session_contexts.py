@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bakehouse.engine.chat.base import EMPTY, Turn
 from bakehouse.engine.chat.tools import declaration
 from bakehouse.engine.params import ContextState
-from bakehouse.engine.session_base import SessionBase
+from bakehouse.engine.session_base import SessionBase, check_count, check_name, check_text
 
 
 class ContextCalls(SessionBase):
@@ -16,10 +16,10 @@ class ContextCalls(SessionBase):
     # Tokenizer
 
     def encode(self, text: str) -> list[int]:
-        return self._served.tokenizer.encode(text)
+        return self._served.tokenizer.encode(check_text("text", text))
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self._served.tokenizer.decode(tokens)
+        return self._served.tokenizer.decode([check_count("tokens", token) for token in tokens])
 
     def vocabulary(self) -> tuple[list[int], list[bytes]]:
         return self._served.tokenizer.vocabulary
@@ -36,14 +36,14 @@ class ContextCalls(SessionBase):
     def create_context(self, name: str | None = None) -> int:
         with self._loop.lock:
             self._check_room()
-            created = self._planner.contexts.create(self.owner, name, self.program)
+            created = self._planner.contexts.create(self.owner, check_name(name), self.program)
             created.transcript = EMPTY
             return self._keep(created)
 
     def lookup_context(self, name: str) -> int | None:
         with self._loop.lock:
             self._check_open()
-            found = self._planner.contexts.lookup(self.owner, name, self.program)
+            found = self._planner.contexts.lookup(self.owner, check_text("name", name), self.program)
             return None if found is None else self._keep(found)
 
     def fork_context(self, context: int, name: str | None = None) -> int:
@@ -51,7 +51,7 @@ class ContextCalls(SessionBase):
         with self._loop.lock:
             self._check_room()
             parent = self._context(context)
-            child = self._planner.contexts.fork(parent, name, self.program)
+            child = self._planner.contexts.fork(parent, check_name(name), self.program)
             stream = self._served.streams.get(parent)
             if stream is not None:
                 stream.cut_fork(child)
@@ -81,32 +81,32 @@ class ContextCalls(SessionBase):
             )
 
     def append_tokens(self, context: int, tokens: Sequence[int]) -> None:
-        self._check_tokens("tokens", tokens)
+        checked = self._check_tokens("tokens", tokens)
         with self._loop.lock:
             found = self._still(context)
-            found.buffered.extend(tokens)
-            found.transcript = found.transcript.wrote(tokens)
+            found.buffered.extend(checked)
+            found.transcript = found.transcript.wrote(checked)
 
     def set_buffer(self, context: int, tokens: Sequence[int]) -> None:
-        self._check_tokens("tokens", tokens)
+        checked = self._check_tokens("tokens", tokens)
         with self._loop.lock:
-            self._cut(context).buffered[:] = tokens
+            self._cut(context).buffered[:] = checked
 
     def set_cursor(self, context: int, cursor: int) -> None:
         with self._loop.lock:
-            self._cut(context).set_cursor(cursor)
+            self._cut(context).set_cursor(check_count("cursor", cursor))
 
     def reserve_pages(self, context: int, count: int) -> None:
         with self._loop.lock:
-            self._idle(context).reserve_pages(count)
+            self._idle(context).reserve_pages(check_count("pages", count))
 
     def release_pages(self, context: int, count: int) -> None:
         with self._loop.lock:
-            self._cut(context).release_pages(count)
+            self._cut(context).release_pages(check_count("pages", count))
 
     def commit_pages(self, context: int, indices: Sequence[int]) -> None:
         with self._loop.lock:
-            self._idle(context).commit_pages(indices)
+            self._idle(context).commit_pages([check_count("indices", index) for index in indices])
 
     # Chat
 
@@ -132,9 +132,10 @@ class ContextCalls(SessionBase):
         self._turn(context, declaration(tools))
 
     def answer_tool(self, context: int, name: str, value: str) -> None:
-        self._turn(context, Turn("tool", value, name))
+        self._turn(context, Turn("tool", value, check_text("name", name)))
 
     def _turn(self, context: int, turn: Turn) -> None:
+        check_text("text", turn.text)
         with self._loop.lock:
             found = self._still(context)
             tokens, transcript = self._served.chat.add(found.transcript, turn)
