@@ -187,7 +187,7 @@ def engines() -> Iterator[None]:
 
 TestContexts = Contexts.TestCase
 TestContexts.settings = settings(
-    max_examples=int(__import__("os").environ.get("N", 40)),
+    max_examples=60,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),
