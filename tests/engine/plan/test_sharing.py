@@ -11,6 +11,7 @@ from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.passes import Pass
 from bakehouse.engine.plan.prefix import KEY_BYTES, AdapterKey, KeyMaker
+from bakehouse.engine.plan.step import ReadoutResult
 from tests.engine.plan.conftest import MakeRig
 from tests.engine.plan.fake import Naive, Rig, last_want
 
@@ -31,20 +32,28 @@ def rows(rig: Rig, *passes: Pass) -> int:
     return rig.device.rows - before
 
 
+def rows_of_32(make_rig: MakeRig, tails: list[list[int]]) -> tuple[int, int]:
+    """(rows that ran, pages that are held) for 32 prompts of 1,024 tokens that differ in their tails; no device."""
+    planner = make_rig(pages=512, page_size=16, prefill_chunk=256).planner
+    for tail in tails:
+        tokens = [*((number * number) % 3 for number in range(1024)), *tail]
+        planner.submit(Pass("", planner.contexts.create(""), tokens, wants=last_want(tokens)))
+    while not planner.idle():
+        step = planner.plan(0.0)
+        planner.commit(step, [ReadoutResult(0)] * len(step.plan.readouts), 0.0)
+    return planner.counters.rows, planner.pages.held
+
+
 def test_32_equal_prompts_cost_one_prefill(make_rig: MakeRig) -> None:
-    rig = make_rig(pages=512, page_size=16, prefill_chunk=256)
-    prompt = [(number * number) % 3 for number in range(1024)]
-    passes = [prompt_pass(rig, prompt) for _ in range(32)]
-    ran = rows(rig, *passes)
-    assert ran == 1024 + 31 * 16, "one prefill, and each one's last page for its result"
-    assert rig.planner.pages.held == 64, "and one copy of it"
+    rows, pages = rows_of_32(make_rig, [[]] * 32)
+    assert rows == 1024 + 31 * 16, "one prefill, and each one's last page for its result"
+    assert pages == 64, "and one copy of it"
 
 
 def test_32_continuations_of_one_prompt_cost_one_prefill(make_rig: MakeRig) -> None:
-    rig = make_rig(pages=512, page_size=16, prefill_chunk=256)
-    prompt = [(number * number) % 3 for number in range(1024)]
-    passes = [prompt_pass(rig, [*prompt, 0, 1, number % 3]) for number in range(32)]
-    assert rows(rig, *passes) == 1024 + 32 * 3
+    rows, pages = rows_of_32(make_rig, [[0, 1, number % 3] for number in range(32)])
+    assert rows == 1024 + 32 * 3
+    assert pages == 64 + 32
 
 
 def test_rows_somebody_wants_are_run_again(make_rig: MakeRig) -> None:
