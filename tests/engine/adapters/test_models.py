@@ -150,9 +150,9 @@ def test_a_batch_of_many_adapters_gives_each_what_it_gets_alone(folder: Folder, 
     close(last, torch.cat([expected[k][1] for k in (5, 3, 4)]))
 
 
-@pytest.mark.parametrize("dtype", ["int8", "int4"])
-def test_a_quantised_model_takes_the_same_difference(dtype: str, folder: Folder, tmp_path: Path) -> None:
-    """With an adapter that is strong beside the rounding of a quantised model, its logits lean the same way."""
+@pytest.mark.parametrize("dtype", ["bf16", "int8", "int4"])
+def test_a_rounded_model_takes_the_same_difference(dtype: str, folder: Folder, tmp_path: Path) -> None:
+    """With an adapter that is strong beside the rounding of the model's weights, its logits lean the same way."""
     exact, _ = serve(folder("llama"))
     runner, store = serve(folder("llama"), dtype)
     adapter = write_folder(
