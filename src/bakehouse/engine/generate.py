@@ -29,7 +29,8 @@ Sampled = tuple[int, TokenLogprobs | None]
 class Surroundings:
     """What a generation needs besides its request.
 
-    ``seed`` is never 0; ``adapter`` is a slot; ``aside`` runs a function on another thread.
+    ``seed`` is never 0. ``adapter`` gives the slot and which weights it has now: they may change between two passes.
+    ``aside`` runs a function on another thread.
     """
 
     owner: str
@@ -43,8 +44,7 @@ class Surroundings:
     mask: bytes | None = None
     matcher: Matcher | None = None
     decoder: EventDecoder | None = None
-    adapter: int | None = None
-    weights: int = 0
+    adapter: Callable[[], tuple[int | None, int]] = lambda: (None, 0)
     deadline: float | None = None
 
 
@@ -115,6 +115,7 @@ class Generation:
     def _pass(self, tokens: list[int]) -> Pass:
         around, request = self._around, self.request
         drafts = self._draft()
+        slot, weights = around.adapter()
         want = Want(
             len(tokens) - 1,
             request.sampler,
@@ -134,8 +135,8 @@ class Generation:
             wants=[want],
             drafts=drafts,
             mask_source=around.matcher,
-            adapter=around.adapter,
-            generation=around.weights,
+            adapter=slot,
+            generation=weights,
             zo_seed=request.zo_seed,
             priority=request.priority,
             deadline=around.deadline,

@@ -42,6 +42,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
         self._check_tokens("draft_tokens", request.draft_tokens)
         with self._loop.lock:
             self._check_open()
+            self._slot(request.adapter)
             context = None if request.context is None else self._still(request.context)
             deadline = self._deadline(request.timeout)
             job = ForwardJob(self._loop, request, context, self._builder(request, context, deadline), deadline)
@@ -49,8 +50,11 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
         return job.future
 
     def generate(self, request: GenerateRequest) -> Stream:
+        self._check_tokens("stop.tokens", request.stop.tokens or ())
+        self._check_tokens("penalties.bias", [token for token, _ in request.penalties.bias])
         with self._loop.lock:
             context = self._still(request.context)
+            self._slot(request.adapter)
             held = None if request.matcher is None else self._matcher(request.matcher)
             matcher = None if held is None else held.matcher.copy()
             if request.grammar is not None:
@@ -79,8 +83,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
             mask=self._mask(request.logit_mask),
             matcher=matcher,
             decoder=self._decoder_for(decode) if decode else None,
-            adapter=self._slot(request.adapter),
-            weights=self._weights(request.adapter),
+            adapter=lambda: (self._slot(request.adapter), self._weights(request.adapter)),
             deadline=deadline,
         )
 

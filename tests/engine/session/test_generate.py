@@ -312,3 +312,18 @@ def test_a_tool_matcher_forces_a_call_that_the_decoder_reads(session):
     assert chunks[-1].finish is FinishReason.STOP
     (call,) = [event for event in events if isinstance(event, ToolCall)]
     assert call.name == "weigh" and set(json.loads(call.arguments)) == {"kg"}
+
+
+def test_ids_beyond_the_vocabulary_are_refused_by_name(session):
+    size = session.model.vocab_size
+    context = text_context(session, PROMPT)
+    for name, request in {
+        "stop.tokens": {"stop": Stop(tokens=(size,))},
+        "penalties.bias": {"penalties": Penalties(bias=((size, 1.0),))},
+        "logit_mask": {"logit_mask": (size,)},
+    }.items():
+        with pytest.raises(BadRequest) as refused:
+            session.generate(GenerateRequest(context=context, **request))
+        assert refused.value.field == name
+    with pytest.raises(NotFound):
+        session.generate(GenerateRequest(context=context, adapter=99))
