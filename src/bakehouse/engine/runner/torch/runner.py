@@ -19,6 +19,9 @@ from bakehouse.engine.runner.base import ModelShape, Runner
 from bakehouse.engine.runner.torch import load
 from bakehouse.engine.runner.torch.attention import LayerKV, Now
 from bakehouse.engine.runner.torch.batch import Batch
+from bakehouse.engine.runner.torch.cuda.capture import CudaCapture
+from bakehouse.engine.runner.torch.cuda.graphs import Capture, Limits, Outputs
+from bakehouse.engine.runner.torch.cuda.steps import device_steps
 from bakehouse.engine.runner.torch.fuse import adopt, find_layers, find_mlps, find_norms
 from bakehouse.engine.runner.torch.head import Head, base_name
 from bakehouse.engine.runner.torch.kv import KVPool
@@ -113,8 +116,17 @@ class TorchRunner(Runner):
             dtype=quantise or {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(dtype, "fp32"),
             device=str(device),
         )
+        self.device_steps = device_steps(self.layers, spec.page_size, device)
         if self.native is not None:
             self._fuse(self.native, {fact.module: layer for fact, layer in zip(facts, self.layers, strict=True)})
+        if self.device_steps is not None:
+            self.use_graphs(CudaCapture(), min(spec.max_step_rows, spec.max_step_tokens))
+
+    def use_graphs(self, capture: Capture, rows: int) -> None:
+        """Run steps that only decode, up to so many *rows*, as *capture* makes them."""
+        assert self.device_steps is not None
+        limits = Limits(rows, self.shape.max_context, self.shape.page_size)
+        self.device_steps.use_graphs(capture, limits, self._now, self._batch(StepPlan()), self._run_base, self._head)
 
     def _fuse(self, native: Native, layers: dict[nn.Module, LayerKV]) -> None:
         """Put faster modules in place, each tried in a prefill and in a decode over a pool of its own."""
@@ -147,6 +159,8 @@ class TorchRunner(Runner):
             self._pool.copy(plan.copies)
         if self.adapters is not None:
             self.adapters.begin(plan)
+        if self.device_steps is not None and (outputs := self.device_steps.decode(plan)) is not None:
+            return self._pick(outputs, plan.readouts)
         self._now.batch = self._batch(plan)
         try:
             states = self._states(plan)
@@ -155,13 +169,19 @@ class TorchRunner(Runner):
         return self._read(states, plan.readouts)
 
     def _batch(self, plan: StepPlan) -> Batch:
-        return Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device, self.native is not None)
+        native = self.native is not None
+        batch = Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device, native)
+        return batch if self.device_steps is None else self.device_steps.attend(batch, plan)
 
     def _states(self, plan: StepPlan) -> Tensor:
         """Final, normalised hidden states ``[rows, hidden]``."""
+        tokens, positions = (torch.tensor(ids, device=self._device) for ids in (plan.tokens, plan.positions))
+        return self._run_base(tokens, positions)
+
+    def _run_base(self, tokens: Tensor, positions: Tensor) -> Tensor:
         output = self.base(
-            input_ids=torch.tensor([plan.tokens], device=self._device),
-            position_ids=torch.tensor([plan.positions], device=self._device),
+            input_ids=tokens[None],
+            position_ids=positions[None],
             attention_mask=self._no_mask,
             use_cache=False,
         )
@@ -173,6 +193,17 @@ class TorchRunner(Runner):
         wanted = [index for index, readout in enumerate(readouts) if not _is_embedding(readout)]
         rows = hidden if len(wanted) == len(readouts) else hidden.index_select(0, self._indices(wanted))
         return Forwarded(hidden, self._head(rows))
+
+    def _pick(self, outputs: Outputs, readouts: Sequence[Readout]) -> Forwarded:
+        """What `_read` gives, where all rows have logits already."""
+        rows = [readout.row for readout in readouts]
+        sampled = [readout.row for readout in readouts if not _is_embedding(readout)]
+        hidden, logits = outputs
+        whole = list(range(len(hidden)))
+        return Forwarded(
+            hidden if rows == whole else hidden.index_select(0, self._indices(rows)),
+            logits if sampled == whole else logits.index_select(0, self._indices(sampled)),
+        )
 
     def _indices(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
@@ -189,6 +220,7 @@ class TorchRunner(Runner):
         self.base = nn.Identity()
         self.linears = []
         self.adapters = None
+        self.device_steps = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
