@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class MaskSource(Protocol):
     """Logit masks that are computed while the model runs, by the loop, on another thread."""
 
-    def masks(self, drafts: Sequence[int]) -> list[bytes | None]:
+    def masks(self, drafts: Sequence[int]) -> Sequence[bytes | None]:
         """One for the last input row and one after each of *drafts*; may end early where a draft cannot be accepted."""
 
 
