@@ -38,11 +38,15 @@ def options() -> argparse.Namespace:
     return chosen
 
 
+def pool_tokens(chosen: argparse.Namespace) -> int:
+    """KV that the largest point and the fork of a long context need."""
+    return max(max(chosen.sequences) * (max(chosen.contexts) + 64), 3 * 4096)
+
+
 def starters(chosen: argparse.Namespace) -> dict[str, tuple[Path, str, list[str]]]:
     """Name to interpreter, module and arguments of each system that was asked for."""
     ours, folder, threads = Path(sys.executable), str(setup.model()), str(chosen.threads)
-    longest = max(chosen.sequences) * (max(chosen.contexts) + 64)
-    kv_tokens = str(max(longest, 3 * 4096))
+    kv_tokens = str(pool_tokens(chosen))
     found = {"transformers bf16": (ours, "benchmarks.engine.transformers_generate", [folder, threads])}
     found |= {f"llama.cpp {kind}": (ours, "benchmarks.engine.llama", [kind, threads]) for kind in LLAMA}
     found |= {f"ours {dtype}": (ours, "benchmarks.engine.ours", [folder, dtype, threads, kv_tokens]) for dtype in OURS}
@@ -116,6 +120,7 @@ def main() -> None:
         "commit": common.commit(),
         "threads": chosen.threads,
         "rounds": chosen.rounds,
+        "kv_tokens": pool_tokens(chosen),
         "points": [report.PREFILL, *names],
         "versions": {},
         "busy": [],

@@ -68,7 +68,8 @@ def _memory(run: dict[str, Any]) -> Section:
         for system, found in run["systems"].items()
         if (it := found.get("memory"))
     ]
-    return "Memory of the process, MiB", ["system", "model loaded", "most"], rows
+    title = f"Memory of the process, MiB; ours with a KV pool of {run['kv_tokens']:,} tokens"
+    return title, ["system", "model loaded", "most"], rows
 
 
 def _shared(run: dict[str, Any]) -> Section:

@@ -89,3 +89,27 @@ def test_a_model_that_is_not_here(bakehouse: Command, tmp_path: Path) -> None:
         ended = bakehouse("models", verb, "nothing", "--home", tmp_path)
         assert ended.status == 2
         assert "models list" in ended.err
+
+
+def test_a_bench_starts_an_engine_and_measures_it(bakehouse: Command, tmp_path: Path) -> None:
+    pytest.importorskip("numpy")
+    assert bakehouse("models", "add", "small", "dummy", "--home", tmp_path).status == 0
+    shape = ("--tokens", "6", "--sequences", "1", "--sequences", "3", "--prompt", "64")
+    ended = bakehouse("models", "bench", "small", *shape, "--home", tmp_path, "--json")
+    assert ended.status == 0, ended.err
+    assert (ended.json["model"], ended.json["prompt"]) == ("small", 64)
+    assert ended.json["prefill_tokens_per_s"] > 0
+    assert [row["sequences"] for row in ended.json["decode"]] == [1, 3]
+    assert all(row["tokens_per_s"] > 0 for row in ended.json["decode"])
+    drawn = bakehouse("models", "bench", "small", *shape, "--home", tmp_path)
+    assert "decode, 3 sequences" in drawn.out
+
+
+def test_a_bench_of_a_folder_that_went_away_says_so(bakehouse: Command, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "gone.toml").write_text(f'source = "{tmp_path / "gone"}"\n')
+    ended = bakehouse("models", "bench", "gone", "--home", tmp_path)
+    assert ended.status == 2
+    assert "does not exist" in ended.err
+    assert "Traceback" not in ended.err
