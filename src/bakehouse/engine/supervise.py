@@ -87,6 +87,7 @@ class EngineProcess(AsyncEngine):
         self._child: _Child | None = None
         self._engine: RemoteEngine | None = None
         self._changed = asyncio.Event()
+        self._connecting = asyncio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._crashes = 0
         self._last = ""
@@ -132,13 +133,32 @@ class EngineProcess(AsyncEngine):
     # Keeping it alive
 
     async def _ready(self) -> RemoteEngine:
-        while self.state in (State.STARTING, State.WAITING):
-            await self._changed.wait()
-        if self.state == State.READY and self._engine is not None and self._engine.link.open:
+        """The engine as it is now; waits while it starts. Raises `EngineLost` where it will not."""
+        while True:
+            changed = self._changed
+            if self.state == State.READY:
+                engine = await self._connected()
+                if engine is not None:
+                    return engine
+            elif self.state not in (State.STARTING, State.WAITING):
+                raise EngineLost(self._why_not())
+            await changed.wait()
+
+    async def _connected(self) -> RemoteEngine | None:
+        """A connection to the process: another one where the last was cut off. None when the process is just dying."""
+        async with self._connecting:
+            child, engine = self._child, self._engine
+            if child is None or engine is None or engine.link.open:
+                return engine
+            if await child.ended(_EXIT_PATIENCE):
+                return None
+            self._engine = await RemoteEngine.connect(child.socket, child.why)
             return self._engine
+
+    def _why_not(self) -> str:
         if self.state == State.GAVE_UP:
-            raise EngineLost(f"the engine crashed {self._crashes} times in a row and stays down; last: {self._last}")
-        raise EngineLost(self._last or "the engine is not running")
+            return f"the engine crashed {self._crashes} times in a row and stays down; last: {self._last}"
+        return self._last or "the engine is not running"
 
     def _become(self, state: State, text: str) -> None:
         if state != self.state:
@@ -245,14 +265,19 @@ class _Child:
         if "error" in said:
             raise read_error(*said["error"])
 
+    async def ended(self, patience: float) -> bool:
+        """Whether it ends within *patience* seconds."""
+        try:
+            await asyncio.wait_for(self.process.wait(), patience)
+        except TimeoutError:
+            return False
+        return True
+
     async def why(self, reason: str) -> EngineLost:
         """How it ended, once it has; *reason* where it is still there."""
-        try:
-            await asyncio.wait_for(self.process.wait(), _EXIT_PATIENCE)
-            await asyncio.wait_for(asyncio.shield(self._reading), _EXIT_PATIENCE)
-        except TimeoutError:
-            if self.process.returncode is None:
-                return EngineLost("the engine closed the connection" + (f": {reason}" if reason else ""))
+        if not await self.ended(_EXIT_PATIENCE):
+            return EngineLost("the engine closed the connection" + (f": {reason}" if reason else ""))
+        await asyncio.wait([self._reading], timeout=_EXIT_PATIENCE)  # a grandchild may hold the pipe open
         said = "; it said last:\n" + "\n".join(self._last) if self._last else ""
         return EngineLost(f"the engine process ended ({_end_text(self.process.returncode)}){said}")
 
