@@ -98,7 +98,8 @@ def check(
         plan.positions += list(held)[run.history :]
         keys.append(k)
         values.append(v)
-    batch = Batch(plan, PAGE, shape.stride * dtype.itemsize, dtype, CPU, native is not None)
+    prefills = native is not None and native.prefills(dtype, dim)
+    batch = Batch(plan, PAGE, shape.stride * dtype.itemsize, dtype, CPU, native is not None, prefills)
     q, sinks = random(len(plan.tokens), query_heads, dim), random(query_heads) if with_sinks else None
     new = [torch.cat([x[run.history :] for x, run in zip(all_, runs, strict=True)]) for all_ in (keys, values)]
     got = paged(layer, batch, q, new[0], new[1], 0.2, softcap, sinks)
@@ -134,7 +135,7 @@ def some_runs(draw: st.DrawFn) -> list[Run]:
 
 
 @kernels
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     runs=some_runs(),
     window=st.sampled_from([None, None, 1, 7, 40]),
@@ -157,9 +158,23 @@ def test_every_group_of_heads(native: Native | None, group: int, dim: int) -> No
 
 
 @kernels
-@pytest.mark.parametrize(("group", "dim"), [(2, 128), (4, 256), (2, 32)])
-def test_bfloat16(native: Native | None, group: int, dim: int) -> None:
-    check([Run(200, 1), Run(31, 1), Run(0, 40)], native=native, heads=(group * 2, 2, dim), dtype=torch.bfloat16)
+@pytest.mark.parametrize(("group", "dim"), [(2, 128), (4, 256), (2, 32), (7, 64), (1, 128)])
+@pytest.mark.parametrize("window", [None, 20, 150])
+@pytest.mark.parametrize(("softcap", "with_sinks"), [(None, False), (5.0, False), (None, True)])
+def test_bfloat16(
+    native: Native | None, group: int, dim: int, window: int | None, softcap: float | None, with_sinks: bool
+) -> None:
+    """Prompts of one tile and of many, with and without a history, across blocks of keys."""
+    runs = [Run(200, 1), Run(31, 1), Run(0, 40), Run(130, 150), Run(5, 9), Run(40, 20, [((0, 30),)] * 20)]
+    check(
+        runs,
+        native=native,
+        heads=(group * 2, 2, dim),
+        dtype=torch.bfloat16,
+        window=window,
+        softcap=softcap,
+        with_sinks=with_sinks,
+    )
 
 
 @kernels

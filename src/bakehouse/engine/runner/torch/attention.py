@@ -152,13 +152,13 @@ def over_pool(layer: LayerKV, batch: Batch, query: Tensor, heads: Heads) -> Tens
         return batch.on_device.attend(layer, query, heads)
     works, page_size = batch.works(layer.window), batch.page_size
     reads = batch.reads(layer.window)
-    if reads is None and len(works) == 1 and isinstance(works[0].rows, range):
+    if reads is None and not batch.prompts and len(works) == 1 and isinstance(works[0].rows, range):
         return _run(works[0], query, *layer.read(works[0].keys, page_size), heads)
     out = query.new_empty(query.shape[0], query.shape[1], layer.shape.value_dim)
+    query = query.contiguous()
+    sinks = None if heads.sinks is None else heads.sinks.float()
     if reads is not None:
         assert layer.native is not None
-        sinks = None if heads.sinks is None else heads.sinks.float()
-        query = query.contiguous()
         layer.native.decode(
             query,
             layer.pool,
@@ -166,6 +166,22 @@ def over_pool(layer: LayerKV, batch: Batch, query: Tensor, heads: Heads) -> Tens
             layer.shape.heads,
             page_size,
             reads.tensors,
+            heads.scale,
+            heads.softcap or 0.0,
+            sinks,
+        )
+    for prompt in batch.prompts:
+        assert layer.native is not None
+        here = slice(prompt.start, prompt.start + prompt.count)
+        layer.native.prefill(
+            query[here],
+            layer.pool,
+            out[here],
+            layer.shape.heads,
+            page_size,
+            prompt.pages,
+            prompt.history,
+            layer.window,
             heads.scale,
             heads.softcap or 0.0,
             sinks,

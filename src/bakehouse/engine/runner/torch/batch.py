@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -65,6 +66,16 @@ class OnDevice(Protocol):
         """*query* ``[rows, heads, dim]`` over what is written; the answer is ``[rows, heads, value dim]``."""
 
 
+@dataclass(slots=True)
+class Prompt:
+    """Rows ``start .. start + count`` of one sequence for the native kernel: see `Native.prefill`."""
+
+    start: int
+    count: int
+    history: int
+    pages: Tensor
+
+
 class Batch:
     """The attention of one step. A layer with *window* has to do ``works(window)`` and, natively, ``reads(window)``;
     where ``on_device`` is set, that does it all."""
@@ -77,6 +88,7 @@ class Batch:
         dtype: torch.dtype,
         device: torch.device,
         native: bool = False,
+        prefills: bool = False,
     ) -> None:
         self._plan = plan
         self.page_size = page_size
@@ -86,6 +98,7 @@ class Batch:
         self._works: dict[int | None, list[Work]] = {}
         self._reads: dict[int | None, Reads | None] = {}
         self._few = _FEW if native else 0
+        self._prefills = prefills
         self._longest = max((segment.history + segment.count for segment in plan.segments), default=0)
         self._odd = any(segment.key_positions is not None for segment in plan.segments)
         self.on_device: OnDevice | None = None
@@ -118,6 +131,18 @@ class Batch:
     def _native(self, segment: Segment) -> bool:
         return segment.count <= self._few and segment.visible is None and segment.key_positions is None
 
+    def _prompt(self, segment: Segment) -> bool:
+        return self._prefills and segment.visible is None and segment.key_positions is None
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """The segments of many rows that the native kernel does; `works` leaves them out."""
+        return [
+            Prompt(segment.start, segment.count, segment.history, torch.tensor(segment.pages, dtype=torch.int32))
+            for segment in self._plan.segments
+            if self._prompt(segment) and not self._native(segment)
+        ]
+
     def _plan_reads(self, window: int | None) -> Reads | None:
         rows: list[int] = []
         pages: list[int] = []
@@ -146,7 +171,7 @@ class Batch:
         single: list[Segment] = []
         works: list[Work] = []
         for segment in self._plan.segments:
-            if self._native(segment):
+            if self._native(segment) or self._prompt(segment):
                 continue
             if segment.count == 1 and segment.visible is None and segment.key_positions is None:
                 single.append(segment)

@@ -92,6 +92,8 @@ class TorchRunner(Runner):
         self.native = native if native is not None and all(_decodes(native, fact, dtype) for fact in facts) else None
         for layer in self.layers:
             layer.native = self.native
+        shapes = [fact.shape for fact in facts]
+        self._prefills = self.native is not None and all(self.native.prefills(dtype, s.key_dim) for s in shapes)
         self._slot_bytes = max(fact.shape.stride for fact in facts) * dtype.itemsize
         self._no_mask = torch.zeros(1, 1, 1, 1, dtype=dtype, device=device)
         self._pool: KVPool | None = None
@@ -170,7 +172,8 @@ class TorchRunner(Runner):
 
     def _batch(self, plan: StepPlan) -> Batch:
         native = self.native is not None
-        batch = Batch(plan, self.shape.page_size, self._slot_bytes, self._dtype, self._device, native)
+        size = self.shape.page_size
+        batch = Batch(plan, size, self._slot_bytes, self._dtype, self._device, native, self._prefills)
         return batch if self.device_steps is None else self.device_steps.attend(batch, plan)
 
     def _states(self, plan: StepPlan) -> Tensor:

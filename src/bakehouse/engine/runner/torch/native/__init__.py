@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _log = logging.getLogger(__name__)
-_SOURCES = ("common.h", "layer.c", "decode.c", "product.c")
+_SOURCES = ("common.h", "layer.c", "decode.c", "prefill.c", "product.c")
 _FLAGS = (
     "-O3",
     "-march=native",
@@ -40,6 +40,7 @@ _SIGNATURES = {
     "bh_gate": (_I, _I, _P, _P, _I, _I, _I),
     "bh_rotate": (_I, _P, _P, _P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _D, _I),
     "bh_decode": (_I, _I, _I, _P, _P, _I, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _D, _D, _I),
+    "bh_prefill": (_I, _I, _P, _P, _I, _P, _P, _I, _I, _I, _P, _I, _I, _D, _D, _I),
     "bh_product": (_I, _P, _P, _P, _P, _P, _I, _I, _I, _I),
 }
 
@@ -108,9 +109,9 @@ class Native:
         for name, arguments in _SIGNATURES.items():
             function = getattr(loaded, name)
             function.argtypes = arguments
-            function.restype = ctypes.c_int64 if name in ("bh_decode", "bh_product") else None
+            function.restype = ctypes.c_int64 if name in ("bh_decode", "bh_prefill", "bh_product") else None
         self._norm, self._gate, self._rotate = loaded.bh_norm, loaded.bh_gate, loaded.bh_rotate
-        self._decode, self._product = loaded.bh_decode, loaded.bh_product
+        self._decode, self._prefill, self._product = loaded.bh_decode, loaded.bh_prefill, loaded.bh_product
         self.multiplies = self._product(-1, None, None, None, None, None, 0, 0, 0, 1) == 0
 
     def decodes(self, dtype: torch.dtype, group: int, dim: int) -> bool:
@@ -118,6 +119,11 @@ class Native:
         kind = _TYPES.get(dtype, -1)
         none = (None,) * 7
         return bool(self._decode(kind, group, dim, None, None, 0, *none, 0, 1, 16, 1.0, 0.0, 1) == 0)
+
+    def prefills(self, dtype: torch.dtype, dim: int) -> bool:
+        """Is there a prefill kernel for this shape?"""
+        nothing = (None, None, 0, None, None, 0, 0, 0, None)
+        return dtype == torch.bfloat16 and self._prefill(1, dim, *nothing, 0, 16, 1.0, 0.0, 1) == 0
 
     def norm(self, x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None) -> Tensor:
         """RMS norm of the rows of *x*, or of ``residual += x``. *weight* is float32."""
@@ -220,6 +226,47 @@ class Native:
             softcap,
             torch.get_num_threads(),
         )
+
+    def prefill(
+        self,
+        query: Tensor,
+        pool: Tensor,
+        out: Tensor,
+        key_heads: int,
+        page_size: int,
+        pages: Tensor,
+        history: int,
+        window: int | None,
+        scale: float,
+        softcap: float,
+        sinks: Tensor | None,
+    ) -> None:
+        """Causal attention of the rows *query* ``[rows, heads, dim]`` of one sequence, bf16, into *out*.
+
+        *pages* (int32) are the sequence's, the rows are written to the slots after *history* already. Raises
+        `MemoryError` where its working space cannot be had.
+        """
+        rows, heads, dim = query.shape
+        failed = self._prefill(
+            heads // key_heads,
+            dim,
+            query.data_ptr(),
+            pool.data_ptr(),
+            pool.shape[1],
+            out.data_ptr(),
+            pages.data_ptr(),
+            rows,
+            history,
+            window or 0,
+            pointer(sinks),
+            key_heads,
+            page_size,
+            scale,
+            softcap,
+            torch.get_num_threads(),
+        )
+        if failed:
+            raise MemoryError("no memory to lay out the keys of a prompt")
 
     def product(
         self, kind: int, x: Tensor, weight: Tensor, scales: Tensor | None, bias: Tensor | None, outputs: int
