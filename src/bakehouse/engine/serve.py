@@ -228,7 +228,7 @@ class Client:
     # The end
 
     def on_lost(self, link: Link, reason: str) -> None:
-        if reason:
+        if reason and not self._server.stopping:
             print(f"a client's connection ended: {reason}", file=sys.stderr)
         self._server.forget(self)
         self._ended = asyncio.get_running_loop().create_task(self._free())
