@@ -6,6 +6,7 @@ masks are indexed by the absolute position of the key, logit masks by token id. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from bakehouse.engine.errors import BadRequest
@@ -95,22 +96,22 @@ def allows(runs: Sequence[int], index: int) -> bool:
 
 def to_bits(runs: Sequence[int], size: int) -> bytes:
     """*runs* packed for a vocabulary of *size* ids: bit i (least significant first) of little-endian 32-bit words."""
-    bits = 0
-    for start, stop in to_ranges(runs):
-        stop = min(stop, size)
-        if stop > start:
-            bits |= ((1 << (stop - start)) - 1) << start
-    return bits.to_bytes(-(-size // 32) * 4, "little")
+    digits: list[str] = []
+    left = size
+    for number, run in enumerate(runs):
+        if left <= 0:
+            break
+        digits.append("01"[number % 2] * min(run, left))
+        left -= run
+    # Python reads digits of base 2 in linear time; single bits set in a long integer would be quadratic.
+    return int("".join(digits)[::-1] or "0", 2).to_bytes(-(-size // 32) * 4, "little")
 
 
 def from_bits(bits: bytes, size: int) -> Brle:
     """The runs of a packed mask, the inverse of `to_bits`."""
-    text = f"{int.from_bytes(bits, 'little'):0{size}b}"[::-1][:size]
-    ranges: list[tuple[int, int]] = []
-    start = text.find("1")
-    while start >= 0:
-        stop = text.find("0", start)
-        stop = size if stop < 0 else stop
-        ranges.append((start, stop))
-        start = text.find("1", stop)
-    return from_ranges(ranges)
+    text = f"{int.from_bytes(bits, 'little'):0{size}b}"[::-1][:size].rstrip("0")
+    runs = [len(run) for run in _RUNS.findall(text)]
+    return (0, *runs) if text.startswith("1") else tuple(runs)
+
+
+_RUNS = re.compile("0+|1+")

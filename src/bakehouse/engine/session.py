@@ -40,34 +40,40 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
     def forward(self, request: ForwardRequest) -> Future[ForwardOutput]:
         self._check_tokens("tokens", request.tokens)
         self._check_tokens("draft_tokens", request.draft_tokens)
+        mask = self._mask(request.logit_mask)
         with self._loop.lock:
             self._check_open()
             self._slot(request.adapter)
             context = None if request.context is None else self._still(request.context)
             deadline = self._deadline(request.timeout)
-            job = ForwardJob(self._loop, request, context, self._builder(request, context, deadline), deadline)
+            job = ForwardJob(self._loop, request, context, self._builder(request, context, mask, deadline), deadline)
             self._submit(job)
         return job.future
 
     def generate(self, request: GenerateRequest) -> Stream:
         self._check_tokens("stop.tokens", request.stop.tokens or ())
         self._check_tokens("penalties.bias", [token for token, _ in request.penalties.bias])
+        matcher = None if request.grammar is None else self._served.grammars.matcher(request.grammar)
+        mask = self._mask(request.logit_mask)
         with self._loop.lock:
             context = self._still(request.context)
             self._slot(request.adapter)
             held = None if request.matcher is None else self._matcher(request.matcher)
-            matcher = None if held is None else held.matcher.copy()
-            if request.grammar is not None:
-                matcher = self._served.grammars.matcher(request.grammar)
+            matcher = matcher if held is None else held.matcher.copy()
             deadline = self._deadline(request.timeout)
-            generation = Generation(request, self._around(request, context, matcher, deadline))
+            generation = Generation(request, self._around(request, context, matcher, mask, deadline))
             job = GenerateJob(generation, context, self._loop, deadline)
             self._submit(job)
             self._open_stream(context, job, held)
         return job.stream
 
     def _around(
-        self, request: GenerateRequest, context: Context, matcher: Matcher | None, deadline: float | None
+        self,
+        request: GenerateRequest,
+        context: Context,
+        matcher: Matcher | None,
+        mask: bytes | None,
+        deadline: float | None,
     ) -> Surroundings:
         chat, decode = self._served.chat, request.decode
         stops = request.stop.tokens
@@ -80,7 +86,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
             seed=_seed(request.sampler),
             stream=next(self._served.stream_ids),
             aside=self._loop.run_aside,
-            mask=self._mask(request.logit_mask),
+            mask=mask,
             matcher=matcher,
             decoder=self._decoder_for(decode) if decode else None,
             adapter=lambda: (self._slot(request.adapter), self._weights(request.adapter)),
