@@ -47,6 +47,8 @@ class Now:
         self.batch: Batch | None = None
         self._angles: tuple[Tensor, Tensor] | None = None
         self._rotation: tuple[Tensor, Tensor] | None = None
+        #: What stand-ins of layers share of the step, by name.
+        self.shared: dict[object, Any] = {}
 
     def rotation(self, angles: tuple[Tensor, Tensor], dim: int) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines ``[rows, dim]`` in float32, made once for all layers that are given the same; None
@@ -60,6 +62,7 @@ class Now:
 
     def clear(self) -> None:
         self.batch = self._angles = self._rotation = None
+        self.shared.clear()
 
 
 class LayerKV:

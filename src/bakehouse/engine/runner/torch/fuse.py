@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bakehouse.engine.runner.torch.attention import Heads, LayerKV, over_pool
 from bakehouse.engine.runner.torch.linear import Linear, Member
 from bakehouse.engine.runner.torch.native import ACTS, Native
+from bakehouse.engine.runner.torch.whole import Steps, Whole
 
 
 class Unlike(Exception):
@@ -41,12 +42,12 @@ class Mlp(nn.Module):
     def __init__(self, native: Native, gate_up: Linear, down: Linear, act: int) -> None:
         super().__init__()
         self._native = native
-        self._act = act
+        self.act = act
         self.gate_up = gate_up
         self.down = down
 
     def rows(self, x: Tensor) -> Tensor:
-        return self.down.rows(self._native.gate(self.gate_up.rows(x), self._act))
+        return self.down.rows(self._native.gate(self.gate_up.rows(x), self.act))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.rows(x.reshape(-1, x.shape[-1])).view(x.shape)
@@ -80,8 +81,50 @@ class Layer(nn.Module):
         self._heads = (qkv.parts[0].stop // dim, kv.shape.heads, dim)
         self._how = Heads(scaling, None, None)
 
+        self._whole = self._make_whole()
+
+    def _make_whole(self) -> Whole | None:
+        mlp = self.mlp
+        if not isinstance(mlp, Mlp) or not Whole.fits((self.qkv, self.o, mlp.gate_up, mlp.down)):
+            return None
+        return Whole(
+            self._native,
+            (self.qkv, self.o, mlp.gate_up, mlp.down),
+            (self.before.scale, self.between.scale, *self._head_norms[:2]),
+            (self.before.eps, self.between.eps, self._head_norms[2]),
+            self._heads,
+            mlp.act,
+            self._how.scale,
+        )
+
+    def _steps(self, angles: tuple[Tensor, Tensor]) -> Steps | None:
+        """What a whole call needs of the step, made by the first layer of each window; None if it cannot be whole."""
+        kv = self._kv
+        key = (Steps, kv.window)
+        if key not in kv.now.shared:
+            batch = kv.now.batch
+            assert batch is not None
+            rotation = kv.now.rotation(angles, self._heads[2])
+            fits = rotation is not None and Steps.fits(batch, kv.window)
+            kv.now.shared[key] = Steps(batch, kv.window, rotation, self._widths()) if rotation and fits else None
+        made: Steps | None = kv.now.shared[key]
+        return made
+
+    def _widths(self) -> tuple[int, ...]:
+        """Per row of each working space, in the order of the kernel's ``step``."""
+        mlp = self.mlp
+        assert isinstance(mlp, Mlp)
+        hidden, attended, inner = self.qkv.in_features, self.o.in_features, mlp.down.in_features
+        return hidden, self.qkv.out_features, attended, attended, 2 * inner, max(inner, hidden)
+
     def forward(self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any) -> Tensor:
         x = hidden_states[0]
+        if self._whole is not None and self._whole.ready():
+            steps = self._steps(position_embeddings)
+            if steps is not None:
+                assert self._kv.pool is not None
+                self._whole.run(x, self._kv.pool, steps)
+                return hidden_states
         normed = self._native.norm(x, self.before.scale, self.before.eps)
         attended = self.o.rows(self._attend(self.qkv.rows(normed), position_embeddings))
         normed = self._native.norm(attended, self.between.scale, self.between.eps, residual=x)

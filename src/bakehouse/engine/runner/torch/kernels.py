@@ -94,7 +94,7 @@ class Panels(Kernel):
     def __init__(self, native: Native, kind: str, weight: Tensor, bias: Tensor | None) -> None:
         outputs, self.in_features = weight.shape
         self._native = native
-        self._kind = KINDS[kind]
+        self.kind = KINDS[kind]
         self._outputs = outputs
         self.scales: Tensor | None = None
         if kind == "int8":
@@ -113,7 +113,7 @@ class Panels(Kernel):
         self.bias = None if bias is None else _padded(bias.float())
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._native.product(self._kind, x.contiguous(), self.weight, self.scales, self.bias, self._outputs)
+        return self._native.product(self.kind, x.contiguous(), self.weight, self.scales, self.bias, self._outputs)
 
 
 def _safe(scale: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 _log = logging.getLogger(__name__)
-_SOURCES = ("common.h", "layer.c", "decode.c", "prefill.c", "product.c")
+_SOURCES = ("common.h", "layer.c", "decode.c", "prefill.c", "product.c", "step.c")
 _FLAGS = (
     "-O3",
     "-march=native",
@@ -40,6 +40,7 @@ _SIGNATURES = {
     "bh_gate": (_I, _I, _P, _P, _I, _I, _I),
     "bh_rotate": (_I, _P, _P, _P, _I, _P, _P, _P, _P, _P, _I, _I, _I, _I, _D, _I),
     "bh_decode": (_I, _I, _I, _P, _P, _I, _P, _P, _P, _P, _P, _P, _P, _I, _I, _I, _D, _D, _I),
+    "bh_layer": (_P, _P, _P),
     "bh_prefill": (_I, _I, _P, _P, _I, _P, _P, _I, _I, _I, _P, _I, _I, _D, _D, _I),
     "bh_product": (_I, _P, _P, _P, _P, _P, _I, _I, _I, _I),
 }
@@ -110,6 +111,7 @@ class Native:
             function = getattr(loaded, name)
             function.argtypes = arguments
             function.restype = ctypes.c_int64 if name in ("bh_decode", "bh_prefill", "bh_product") else None
+        self.layer = loaded.bh_layer
         self._norm, self._gate, self._rotate = loaded.bh_norm, loaded.bh_gate, loaded.bh_rotate
         self._decode, self._prefill, self._product = loaded.bh_decode, loaded.bh_prefill, loaded.bh_product
         self.multiplies = self._product(-1, None, None, None, None, None, 0, 0, 0, 1) == 0
