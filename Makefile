@@ -22,7 +22,7 @@ SDK_SOURCES := $(shell find sdk -type f \( -name '*.py' -o -name '*.toml' -o -na
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 
-.PHONY: help install base check fix test test-fast test-interop test-crash test-slow demo serve bench-tasks \
+.PHONY: help install base check fix test test-fast test-interop test-crash test-slow test-gpu demo serve bench-tasks \
 	bench-engine clean
 
 help: ## List the verbs
@@ -75,10 +75,10 @@ fix: install ## Let ruff repair what it can
 
 # One process tree per test file keeps a file's server to itself, so files may run side by side.
 test: install ## Every test but the long ones
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not gpu"
 
 test-fast: install ## The tests that need neither Node nor other clients' environments
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not interop"
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not interop and not gpu"
 
 test-interop: install ## The published clients against a real server
 	$(PYTEST) -m interop tests/interop
@@ -88,6 +88,9 @@ test-crash: install ## kill -9 of the server, 100 times on each database, with a
 
 test-slow: install ## The long forms
 	$(PYTEST) -n $(WORKERS) --dist loadfile --timeout 1800 -m slow
+
+test-gpu: install ## The engine on CUDA; without a GPU its kernels in Triton's interpreter, where triton is installed
+	$(PYTEST) -m gpu tests/engine/gpu
 
 demo: base ## Start a server, deploy the examples, run one on a real file, stop
 	$(BIN)/bakehouse demo
