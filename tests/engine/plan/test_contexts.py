@@ -142,6 +142,18 @@ def test_reserved_pages_are_committed_by_the_caller(make_rig: MakeRig) -> None:
     assert context.committed_pages == 3, "from then on pages are committed as they fill"
 
 
+def test_a_reservation_in_the_middle_of_a_pass(make_rig: MakeRig) -> None:
+    rig = make_rig(prefill_chunk=8)
+    context = rig.planner.contexts.create("ann")
+    rig.submit(Pass("ann", context, [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]))
+    rig.step()
+    context.reserve_pages(4)
+    rig.drain()
+    assert (context.committed_pages, context.cursor, len(context.pages)) == (2, 4, 4)
+    context.commit_pages([0])
+    assert (context.committed_pages, len(context.pages)) == (3, 3)
+
+
 def test_commit_checks_positions(make_rig: MakeRig) -> None:
     rig = make_rig()
     context = rig.planner.contexts.create("ann")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bakehouse.engine.errors import DeadlineExceeded, LimitExceeded, OutOfPages, StepFailed
+from bakehouse.engine.errors import BadRequest, DeadlineExceeded, LimitExceeded, OutOfPages, StepFailed
 from bakehouse.engine.params import GREEDY
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.limits import PlanLimits
@@ -444,3 +444,30 @@ def test_equal_calls_give_equal_plans() -> None:
 
     first = plans()
     assert first == plans() and sum(len(plan.tokens) for plan in first) > 300
+
+
+# What cannot be meant
+
+
+@pytest.mark.parametrize(
+    ("field", "shape"),
+    [
+        ("tokens", {"tokens": []}),
+        ("tokens", {"tokens": [1, -1]}),
+        ("tokens", {"tokens": [1, 2**31]}),
+        ("positions", {"tokens": [1, 2], "positions": [1]}),
+        ("positions", {"tokens": [1, 2], "positions": [0, -1]}),
+        ("positions", {"tokens": [1, 2], "positions": [0, 2**31]}),
+        ("positions", {"tokens": [1] * 2000, "positions": list(range(2000, 0, -1))}),
+        ("masks", {"tokens": [1, 2], "masks": [(0, 1)]}),
+        ("masks[1]", {"tokens": [1, 2], "masks": [(0, 1), (7,)]}),
+        ("samplers.indices", {"tokens": [1, 2], "wants": [Want(2, GREEDY)]}),
+    ],
+)
+def test_a_pass_that_makes_no_sense_is_refused_by_field(make_rig: MakeRig, field: str, shape: dict[str, Any]) -> None:
+    rig = make_rig(pages=600, max_step_tokens=4000)
+    context = rig.planner.contexts.create("")
+    rig.feed(context, [1, 2])
+    (outcome,) = rig.run(Pass("", context, **shape))
+    assert isinstance(outcome.error, BadRequest) and outcome.error.field == field
+    assert context.length == 2

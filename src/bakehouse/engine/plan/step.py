@@ -66,7 +66,7 @@ class Readout:
 
 
 class ReadoutResult(NamedTuple):
-    """``error`` excludes the rest (``value`` is then -1): this row could not be sampled, the others of the step could."""
+    """``error`` excludes the rest (``value`` is then -1): this row could not be sampled, others of the step could."""
 
     value: Result
     logprobs: TokenLogprobs | None = None

@@ -1,13 +1,15 @@
 """From masks by position to the slots that a row sees.
 
 The default: a row sees the keys whose position is not above its own, among the slots that are there when it runs. Where
-positions rise with the slots that is plain causal order.
+positions rise with the slots that is plain causal order. Where they do not, a sequence is looked at as **rises**:
+maximal stretches of slots whose positions strictly increase, each of which can be searched by bisection.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 from bakehouse.engine.brle import Ranges
 
@@ -16,24 +18,34 @@ def causal(slot: int) -> Ranges:
     return ((0, slot + 1),)
 
 
-def slots_at(allowed: Ranges, positions: Sequence[int] | None, rising: bool, limit: int) -> Ranges:
+def rises_of(positions: Sequence[int]) -> Ranges:
+    """The rises of a sequence of one position or more."""
+    cuts = [slot for slot, (one, next_) in enumerate(pairwise(positions), 1) if next_ <= one]
+    return tuple(pairwise([0, *cuts, len(positions)]))
+
+
+def slots_at(allowed: Ranges, positions: Sequence[int] | None, rises: Ranges, limit: int) -> Ranges:
     """The slots below *limit* whose position lies in *allowed*.
 
-    *positions*: of each slot, None where slot and position are the same number; *rising*: they strictly increase.
+    *positions*: of each slot, None where slot and position are the same number; *rises* are theirs.
     """
     if positions is None:
         return tuple((start, min(stop, limit)) for start, stop in allowed if start < limit)
-    if rising:
-        found = [(bisect_left(positions, a, 0, limit), bisect_left(positions, b, 0, limit)) for a, b in allowed]
-        return _joined([(a, b) for a, b in found if a < b])
-    return _slots(limit, lambda slot: any(a <= positions[slot] < b for a, b in allowed))
+    found: list[tuple[int, int]] = []
+    for start, stop in rises:
+        if start >= limit:
+            break
+        for low, high in allowed:
+            first = bisect_left(positions, low, start, min(stop, limit))
+            behind = bisect_left(positions, high, first, min(stop, limit))
+            if first < behind:
+                _append(found, first, behind)
+    return tuple(found)
 
 
-def slots_upto(position: int, slot: int, positions: Sequence[int] | None, rising: bool, limit: int) -> Ranges:
-    """The default of a row in *slot* at *position*."""
-    if positions is None or rising:
-        return causal(slot)
-    return _slots(limit, lambda other: positions[other] <= position)
+def slots_upto(position: int, positions: Sequence[int], rises: Ranges, limit: int) -> Ranges:
+    """The slots below *limit* whose position is at most *position*."""
+    return slots_at(((0, position + 1),), positions, rises, limit)
 
 
 def looks_forward(slot: int, visible: Ranges) -> bool:
@@ -41,22 +53,8 @@ def looks_forward(slot: int, visible: Ranges) -> bool:
     return visible[-1][1] > slot + 1
 
 
-def _slots(limit: int, sees: Callable[[int], bool]) -> Ranges:
-    found: list[tuple[int, int]] = []
-    for slot in range(limit):
-        if sees(slot):
-            if found and found[-1][1] == slot:
-                found[-1] = (found[-1][0], slot + 1)
-            else:
-                found.append((slot, slot + 1))
-    return tuple(found)
-
-
-def _joined(ranges: list[tuple[int, int]]) -> Ranges:
-    joined: list[tuple[int, int]] = []
-    for start, stop in ranges:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return tuple(joined)
+def _append(ranges: list[tuple[int, int]], start: int, stop: int) -> None:
+    if ranges and ranges[-1][1] == start:
+        ranges[-1] = (ranges[-1][0], stop)
+    else:
+        ranges.append((start, stop))

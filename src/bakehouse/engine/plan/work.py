@@ -19,9 +19,13 @@ from bakehouse.engine.plan.passes import Pass, Want
 from bakehouse.engine.plan.prefix import AdapterKey
 from bakehouse.engine.plan.step import ReadoutResult
 from bakehouse.engine.plan.table import Claim
-from bakehouse.engine.plan.visibility import causal, looks_forward, slots_at, slots_upto
+from bakehouse.engine.plan.visibility import causal, looks_forward, rises_of, slots_at, slots_upto
 
 NOTHING: Mapping[int, Ranges] = {}
+#: Positions and token ids lie below this.
+TOP = 2**31
+#: Rows times rises: more of it would hold up everybody.
+MOST_LOOKUPS = 1_000_000
 
 
 class Original(NamedTuple):
@@ -123,6 +127,7 @@ class Work:
         self.stop = self.base + len(pass_.tokens)
         self.drafts = len(pass_.drafts)
         self._order_wants()
+        self._check_tokens()
         self._place(context)
         if pass_.masks is not None or not self.rising:
             self._see(context)
@@ -149,17 +154,22 @@ class Work:
         self.wants = wants
         self.results = [None] * len(wants)
 
+    def _check_tokens(self) -> None:
+        for tokens in (self.pass_.tokens, self.pass_.drafts):
+            if tokens and not 0 <= min(tokens) <= max(tokens) < TOP:
+                raise BadRequest.at("tokens", f"ids lie between 0 and {TOP - 1}")
+
     def _place(self, context: Context) -> None:
         """Positions of the new rows, and whether they still rise with the slots."""
         pass_, start = self.pass_, context.last + 1
         if pass_.positions is None and pass_.draft_positions is None and context.positions is None:
             return
         given = range(start, start + len(pass_.tokens)) if pass_.positions is None else pass_.positions
-        behind = given[-1] + 1
+        behind = given[-1] + 1 if given else start
         drafted = range(behind, behind + self.drafts) if pass_.draft_positions is None else pass_.draft_positions
-        if len(given) != len(pass_.tokens) or len(drafted) != self.drafts or min(given) < 0:
-            raise BadRequest.at("positions", "one for each input and each draft token is needed, 0 or more")
         new = [*given, *drafted]
+        if len(given) != len(pass_.tokens) or len(drafted) != self.drafts or min(new) < 0 or max(new) >= TOP:
+            raise BadRequest.at("positions", f"one for each token and each draft is needed, from 0 to {TOP - 1}")
         if context.positions is None and new == list(range(self.base, self.stop + self.drafts)):
             return
         self.rising = context.rising and rises(new, context.last)
@@ -172,15 +182,19 @@ class Work:
         """
         masks = self.pass_.masks
         visible: dict[int, Ranges] = {}
+        rises = () if self.positions is None else rises_of(self.positions)
+        if len(rises) * (self.stop + self.drafts - self.base) > MOST_LOOKUPS:
+            raise BadRequest.at("positions", f"they go back {len(rises) - 1} times, too often for so many tokens")
         if masks is not None and len(masks) != self.stop + self.drafts - self.base:
             raise BadRequest.at("masks", "one for each input and each draft token is needed")
         for slot in range(self.base, self.stop + self.drafts):
             limit = self.stop if slot < self.stop else slot + 1
-            if masks is None:
-                seen = slots_upto(self.position(slot), slot, self.positions, self.rising, limit)
+            if masks is not None:
+                seen = slots_at(brle.to_ranges(masks[slot - self.base]), self.positions, rises, limit)
+            elif self.positions is None or self.rising:
+                continue
             else:
-                allowed = brle.to_ranges(masks[slot - self.base])
-                seen = slots_at(allowed, self.positions, self.rising, limit)
+                seen = slots_upto(self.positions[slot], self.positions, rises, limit)
             if not seen:
                 raise BadRequest.at(f"masks[{slot - self.base}]", "lets its token see nothing, not even itself")
             if seen != causal(slot):
