@@ -177,6 +177,19 @@ def test_pages_committed_out_of_order_are_never_shared(make_rig: MakeRig) -> Non
     assert rig.planner.pages.held == 7
 
 
+def test_what_is_left_of_pages_out_of_order_is_not_shared_either(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    context = rig.planner.contexts.create("")
+    context.reserve_pages(2)
+    rig.feed(context, PROMPT[:8])
+    context.commit_pages([1])
+    context.rewind(6)
+    assert (context.length, context.positions, context.pinned) == (2, [4, 5], True)
+    rig.feed(context, PROMPT[6:8])
+    plain = Pass("", None, [*PROMPT[4:8], 1], positions=[4, 5, 6, 7, 8], wants=last_want(PROMPT[:5]))
+    assert rows(rig, plain) == 5
+
+
 def test_a_rewound_context_does_not_write_to_what_others_may_find(make_rig: MakeRig) -> None:
     rig = make_rig()
     context = rig.planner.contexts.create("")

@@ -47,6 +47,7 @@ class Context:
         "part",
         "pinned_at",
         "positions",
+        "private",
         "programs",
         "queue",
         "released",
@@ -77,6 +78,7 @@ class Context:
         self.visible: dict[int, Ranges] = {}  # of the slots that saw something else than all slots up to their own
         self.adapters: list[tuple[int, AdapterKey | None]] = []  # (first slot, adapter) of each run
         self.pinned_at: int | None = None  # the first slot that cannot be computed again
+        self.private = False  # its rows saw others than those before them now
         # Its KV
         self.pages: list[int] = []
         self.keys: list[bytes] = []  # of the committed pages
@@ -200,11 +202,10 @@ class Context:
         if len(set(indices)) != len(indices) or any(not 0 <= index < full for index in indices):
             raise BadRequest.at("indices", f"{full} pages are full and uncommitted; {list(indices)} are not among them")
         self._check_rising_pages(indices)
-        moved = list(indices) != list(range(len(indices)))
-        if moved:
+        if list(indices) != list(range(len(indices))):
             self._reorder(indices)
         for _ in indices:
-            self.table.commit_page(self, private=moved)
+            self.table.commit_page(self)
         self.committed = len(self.keys)
         self.reserved = 0
         self.manual = False
@@ -238,6 +239,7 @@ class Context:
             self.adapters.pop()
         if self.pinned_at is not None and self.pinned_at >= length:
             self.pinned_at = None
+        self.private = self.private and length > 0
         self.computed = min(self.computed, length)
         self.table.trim(self)
 
@@ -274,4 +276,4 @@ class Context:
         self.rising = False
         self.pages = self.pages[:start] + [self.pages[page] for page in order]
         self.visible = {slot: seen for slot, seen in self.visible.items() if slot < start * size}
-        self.pinned_at = 0
+        self.pinned_at, self.private = 0, True

@@ -146,7 +146,8 @@ class ContextTable:
         child.positions = None if context.positions is None else context.positions[:length]
         child.visible = dict(context.visible)
         child.adapters = list(context.adapters)
-        child.rising, child.last, child.pinned_at = context.rising, context.last, context.pinned_at
+        child.rising, child.last = context.rising, context.last
+        child.pinned_at, child.private = context.pinned_at, context.private
         child.manual = context.manual
         child.buffered = list(context.buffered)
         child.transcript = context.transcript
@@ -242,23 +243,19 @@ class ContextTable:
         """
         start, stop = index * self.page_size, (index + 1) * self.page_size
         seen = [(slot, visible[slot]) for slot in range(start, stop) if slot in visible] if visible else []
-        if any(looks_forward(slot, slots) for slot, slots in seen):
-            return self.key_maker.private()  # its KV depends on what came in the same pass
+        if context.private or any(looks_forward(slot, slots) for slot, slots in seen):
+            return self.key_maker.private()  # its KV depends on more than what stands before it
         if before is None:
             before = self.key_maker.root(context.owner)
         return self.key_maker.page(before, tokens, positions, seen, _runs_in(adapters, start, stop))
 
-    def commit_page(self, context: Context, *, private: bool = False) -> None:
+    def commit_page(self, context: Context) -> None:
         """Commit the first uncommitted page of an idle context, which is full."""
         index = len(context.keys)
         start, stop = index * self.page_size, (index + 1) * self.page_size
         before = context.keys[-1] if index else None
         tokens, positions = context.tokens[start:stop], context.page_positions(index)
-        key = (
-            self.key_maker.private()
-            if private
-            else self.page_key(context, index, before, tokens, positions, context.visible, context.adapters)
-        )
+        key = self.page_key(context, index, before, tokens, positions, context.visible, context.adapters)
         context.keys.append(key)
         if context.computed >= stop:
             context.pages[index] = self.pool.publish(context.pages[index], key)
