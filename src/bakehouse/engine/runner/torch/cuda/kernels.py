@@ -43,6 +43,14 @@ def write_rows(
 
 
 @triton.jit
+def _product(a, b, WIDE: tl.constexpr):
+    """In float32. Of float32 values without rounding them first; ``WIDE``: of others as if they were such."""
+    if WIDE:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
 def attend_rows(
     query,
     pool,
@@ -79,6 +87,7 @@ def attend_rows(
     KEYS_BLOCK: tl.constexpr,
     KEY_BLOCK: tl.constexpr,
     VALUE_BLOCK: tl.constexpr,
+    WIDE: tl.constexpr,
 ):
     """Program (tile, key head, part): ``TILE`` rows of a segment over one part of the keys that they see.
 
@@ -114,8 +123,10 @@ def attend_rows(
     if WINDOW > 0:
         low = tl.maximum(history + first + 1 - WINDOW, 0)
     masked = -1
+    described = low  # slots below this one have a mask
     if HAS_MASK:
         masked = tl.load(mask_starts + segment)
+        described = tl.where(masked >= 0, history + count, 0)
         low = tl.where(masked >= 0, 0, low)
         high = tl.where(masked >= 0, history + count, high)
     parts = tl.minimum(tl.cdiv(high - low, PART_TOKENS), MOST_PARTS)
@@ -139,7 +150,7 @@ def attend_rows(
             mask=inside[None, :] & (width < KEY_DIM)[:, None],
             other=0.0,
         )
-        scores = tl.dot(q.to(key.dtype), key, input_precision="ieee") * scale
+        scores = _product(q.to(key.dtype), key, WIDE) * scale
         if HAS_CAP:  # cap * tanh(score / cap)
             scores = softcap * (1.0 - 2.0 / (tl.exp(2.0 * scores / softcap) + 1.0))
         seen = at[None, :] <= slot[:, None]
@@ -148,10 +159,10 @@ def attend_rows(
         if HAS_MASK:
             given = tl.load(
                 mask + masked + row[:, None] * (history + count) + at[None, :],
-                mask=live[:, None] & inside[None, :] & (masked >= 0),
+                mask=live[:, None] & (inside & (at < described))[None, :],
                 other=0,
             )
-            seen = tl.where(masked >= 0, given != 0, seen)
+            seen = ((at < described)[None, :] & (given != 0)) | ((at >= described)[None, :] & seen)
         scores = tl.where(seen & inside[None, :] & live[:, None], scores * LOG2E, float("-inf"))
         greatest = tl.maximum(best, tl.max(scores, 1))
         # A row that has seen nothing yet has no greatest score, and minus infinity from itself is not a number.
@@ -164,7 +175,7 @@ def attend_rows(
             mask=inside[:, None] & (depth < VALUE_DIM)[None, :],
             other=0.0,
         )
-        total = total * shrink[:, None] + tl.dot(weights.to(value.dtype), value, input_precision="ieee")
+        total = total * shrink[:, None] + _product(weights.to(value.dtype), value, WIDE)
         best = greatest
 
     index = (start + row) * (HEADS * GROUP) + query_index
@@ -217,3 +228,7 @@ def merge_parts(
         whole += tl.exp2(tl.load(sinks + head).to(tl.float32) * LOG2E - greatest)
     answer = total / tl.where(whole > 0, whole, 1.0)
     tl.store(out + index * VALUE_DIM + depth, answer.to(out.dtype.element_ty), mask=depth < VALUE_DIM)
+
+
+#: The interpreter has no products of bfloat16.
+INTERPRETED = not isinstance(attend_rows, triton.JITFunction)

@@ -138,6 +138,7 @@ class PagedStep:
             KEYS_BLOCK=blocks.keys,
             KEY_BLOCK=blocks.key,
             VALUE_BLOCK=blocks.value,
+            WIDE=kernels.INTERPRETED,
             num_warps=4,
             num_stages=2,
         )

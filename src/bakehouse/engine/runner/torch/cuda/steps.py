@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from bakehouse.engine.plan.step import StepPlan
 from bakehouse.engine.runner.torch.attention import LayerKV, Now
-from bakehouse.engine.runner.torch.batch import Batch
+from bakehouse.engine.runner.torch.batch import Batch, OnDevice
 from bakehouse.engine.runner.torch.cuda.graphs import Capture, Graphs, Limits, Outputs
-from bakehouse.engine.runner.torch.cuda.table import DecodeTable, PlanTable
+from bakehouse.engine.runner.torch.cuda.table import DecodeTable, PlanTable, Table
 
 _log = logging.getLogger(__name__)
 
@@ -24,27 +25,27 @@ Head = Callable[[Tensor], Tensor]
 
 
 class DeviceSteps:
-    """``attend`` puts our kernels into a batch; ``graphs``, where there are any, run what only decodes."""
+    """``attend`` puts our kernels into a batch; ``graphs``, where there are any, run what only decodes.
 
-    def __init__(self, page_size: int, device: torch.device) -> None:
-        self._page_size = page_size
+    *make* turns a step's table into its attention.
+    """
+
+    def __init__(self, make: Callable[[Table], OnDevice], device: torch.device) -> None:
+        self._make = make
         self._device = device
         self.graphs: Graphs | None = None
 
     def attend(self, batch: Batch, plan: StepPlan) -> Batch:
-        from bakehouse.engine.runner.torch.cuda.paged import PagedStep
-
-        batch.on_device = PagedStep(PlanTable(plan, batch.slots), self._page_size)
+        batch.on_device = self._make(PlanTable(plan, batch.slots))
         return batch
 
     def use_graphs(
         self, capture: Capture, limits: Limits, now: Now, batch: Batch, forward: Forward, head: Head
     ) -> None:
         """Run steps that only decode as *capture* makes them. *batch* is one of no rows."""
-        from bakehouse.engine.runner.torch.cuda.paged import PagedStep
 
         def decode(tokens: Tensor, positions: Tensor, table: DecodeTable) -> Callable[[], Outputs]:
-            attention = PagedStep(table, self._page_size)
+            attention = self._make(table)
 
             def run() -> Outputs:
                 batch.on_device, now.batch = attention, batch
@@ -70,9 +71,9 @@ def device_steps(layers: Sequence[LayerKV], page_size: int, device: torch.device
     if find_spec("triton") is None:
         _log.warning("triton is not installed: attention on %s uses torch's own kernels, without graphs", device)
         return None
-    from bakehouse.engine.runner.torch.cuda.paged import WIDEST, fits
+    from bakehouse.engine.runner.torch.cuda.paged import WIDEST, PagedStep, fits
 
     if not fits(layers):
         _log.warning("heads wider than %d: attention uses torch's own kernels, without graphs", WIDEST)
         return None
-    return DeviceSteps(page_size, device)
+    return DeviceSteps(partial(PagedStep, page_size=page_size), device)
