@@ -50,14 +50,12 @@ class Batch:
     limits: PlanLimits
     step: Step
     on_the_way: set[bytes] = field(default_factory=set)
+    tokens_left: int = field(init=False)
+    rows_left: int = field(init=False)
 
-    @property
-    def tokens_left(self) -> int:
-        return self.limits.max_step_tokens - len(self.step.plan.tokens)
-
-    @property
-    def rows_left(self) -> int:
-        return self.limits.max_step_rows - len(self.step.plan.readouts)
+    def __post_init__(self) -> None:
+        self.tokens_left = self.limits.max_step_tokens
+        self.rows_left = self.limits.max_step_rows
 
     def rows_for(self, work: Work, spare: int) -> tuple[int, int]:
         """(rows, drafts among them) that this step has room for, leaving *spare* rows to others."""
@@ -111,6 +109,8 @@ class Batch:
                 )
             )
         self._read_out(part, start)
+        self.tokens_left -= count
+        self.rows_left -= part.readouts_stop - part.readouts_start
         context.part = part
         self.step.parts.append(part)
 

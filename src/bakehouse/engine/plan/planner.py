@@ -184,6 +184,8 @@ class Planner:
                 f"a pass whose masks look forward runs in one step; it has {rows + work.drafts} rows, a step has"
                 f" {limits.max_step_tokens}"
             )
+        if len(work.wants) <= 1 and not work.whole:
+            return
         most = len(work.wants) + work.drafts if work.whole else 0
         at, count = -1, 0
         for index, _, _ in work.wants:
