@@ -7,6 +7,7 @@ and another thread, the `Courier`, hands out what the step before gave, so that 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 import time
@@ -105,6 +106,8 @@ class EngineLoop:
     # Callers
 
     def start(self) -> None:
+        # A thread that is inside torch when the interpreter ends would abort the process.
+        atexit.register(self.stop)
         self._courier.start()
         self._thread.start()
 
@@ -208,6 +211,7 @@ class EngineLoop:
 
     def stop(self, *, drain: bool = False, timeout: float = 30.0) -> None:
         """End the thread: at once, what runs being `Cancelled`, or with *drain* when all is done. May be repeated."""
+        atexit.unregister(self.stop)
         with self._wake:
             self._stopping = True
             if not drain:
@@ -372,8 +376,8 @@ class EngineLoop:
     def _execute(self, step: Step, started: float) -> list[tuple[Job, Pass, Outcome]]:
         times = self.counters.times
         broken: dict[Pass, EngineError] = {}
-        masks = self._start_masks(step)
         try:
+            masks = self._start_masks(step)
             results: list[ReadoutResult] = []
             if step.plan.tokens:
                 forwarded = self.runner.forward(step.plan)
