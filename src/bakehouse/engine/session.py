@@ -106,8 +106,9 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
 
         job.stream.when_closed(closed)
 
-    def _builder(self, request: ForwardRequest, context: Context | None, deadline: float | None) -> Callable[[], Pass]:
-        mask = self._mask(request.logit_mask)
+    def _builder(
+        self, request: ForwardRequest, context: Context | None, mask: bytes | None, deadline: float | None
+    ) -> Callable[[], Pass]:
         seeds = [_seed(at.sampler) for at in request.samplers]
 
         def build() -> Pass:
