@@ -170,7 +170,9 @@ class Generation:
                 self.finish, rest = FinishReason.STOP, released.rest
                 break
             if len(self.produced) >= self._limit:
-                self.finish = FinishReason.LENGTH
+                matcher = self._around.matcher
+                whole = matcher is not None and matcher.finished
+                self.finish = FinishReason.STOP if whole else FinishReason.LENGTH
                 break
         if self.finish is not None:
             ready += self._strings.finish()

@@ -230,7 +230,7 @@ class ForwardRequest:
         for position in (*(self.positions or ()), *(self.draft_positions or ())):
             _integer("positions", position, 0)
         _integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
-        _shared_fields(self.logprobs, self.zo_seed, self.timeout)
+        _shared_fields(self.logprobs, self.adapter, self.zo_seed, self.timeout)
 
     def _freeze(self) -> None:
         """Sequences become tuples, and the elements that are values of their own are looked at."""
@@ -253,9 +253,11 @@ def _one_each(name: str, values: Sequence[object] | None, count: int) -> None:
         raise BadRequest.at(name, f"one for each of {count} tokens is needed, not {len(values)}")
 
 
-def _shared_fields(logprobs: int, zo_seed: int, timeout: float | None) -> None:
+def _shared_fields(logprobs: int, adapter: int | None, zo_seed: int, timeout: float | None) -> None:
     _integer("logprobs", logprobs, 0, MAX_LOGPROBS)
     _integer("zo_seed", zo_seed, -(2**63), 2**63 - 1)
+    if zo_seed and adapter is None:
+        raise BadRequest.at("zo_seed", "a seed perturbs an adapter's weights; name the adapter")
     if timeout is not None:
         _number("timeout", timeout, 0)
 
@@ -383,7 +385,7 @@ class GenerateRequest:
         if self.logit_mask is not None:
             object.__setattr__(self, "logit_mask", brle.check("logit_mask", self.logit_mask))
         _integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
-        _shared_fields(self.logprobs, self.zo_seed, self.timeout)
+        _shared_fields(self.logprobs, self.adapter, self.zo_seed, self.timeout)
 
 
 class FinishReason(StrEnum):

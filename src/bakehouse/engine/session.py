@@ -43,7 +43,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
         mask = self._mask(request.logit_mask)
         with self._loop.lock:
             self._check_open()
-            self._slot(request.adapter)
+            self._check_adapter(request.adapter, request.zo_seed)
             context = None if request.context is None else self._still(request.context)
             deadline = self._deadline(request.timeout)
             job = ForwardJob(self._loop, request, context, self._builder(request, context, mask, deadline), deadline)
@@ -57,7 +57,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
         mask = self._mask(request.logit_mask)
         with self._loop.lock:
             context = self._still(request.context)
-            self._slot(request.adapter)
+            self._check_adapter(request.adapter, request.zo_seed)
             held = None if request.matcher is None else self._matcher(request.matcher)
             matcher = matcher if held is None else held.matcher.copy()
             deadline = self._deadline(request.timeout)
@@ -135,6 +135,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
                     for index in at.indices
                 ],
                 drafts=request.draft_tokens,
+                every_draft=True,
                 draft_positions=request.draft_positions,
                 adapter=self._slot(request.adapter),
                 generation=self._weights(request.adapter),

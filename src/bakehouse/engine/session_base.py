@@ -70,6 +70,11 @@ class SessionBase:
     def _slot(self, adapter: int | None) -> int | None:
         return None if adapter is None else self._adapters().get(adapter).slot
 
+    def _check_adapter(self, adapter: int | None, zo_seed: int) -> None:
+        self._slot(adapter)
+        if zo_seed and adapter is not None:
+            self._adapters().require_zo(adapter)
+
     def _weights(self, adapter: int | None) -> int:
         return 0 if adapter is None else self._adapters().generation(adapter)
 

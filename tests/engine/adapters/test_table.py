@@ -40,6 +40,9 @@ class CountingStore(AdapterStore):
     def remove(self, slot: int) -> None:
         del self.slots[slot]
 
+    def has_zo(self, slot: int) -> bool:
+        return slot in self.slots
+
     def generation(self, slot: int) -> int:
         return self.slots[slot]
 

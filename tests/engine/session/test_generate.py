@@ -327,3 +327,22 @@ def test_ids_beyond_the_vocabulary_are_refused_by_name(session):
         assert refused.value.field == name
     with pytest.raises(NotFound):
         session.generate(GenerateRequest(context=context, adapter=99))
+
+
+def test_a_grammar_that_is_whole_at_max_tokens_has_stopped(session):
+    context = text_context(session, PROMPT)
+    grammar = GrammarSpec("regex", "abc")
+    request = GenerateRequest(context=context, sampler=GREEDY, max_tokens=3, grammar=grammar)
+    assert list(session.generate(request))[-1].finish is FinishReason.STOP
+    cut = GenerateRequest(context=text_context(session, PROMPT), sampler=GREEDY, max_tokens=2, grammar=grammar)
+    assert list(session.generate(cut))[-1].finish is FinishReason.LENGTH
+
+
+def test_a_noise_seed_without_noise_is_refused(session):
+    context = text_context(session, PROMPT)
+    with pytest.raises(BadRequest, match="zo_seed: a seed perturbs an adapter's weights"):
+        GenerateRequest(context=context, zo_seed=3)
+    adapter = session.create_adapter("silent").result()
+    with pytest.raises(BadRequest, match="not initialised for zo"):
+        session.generate(GenerateRequest(context=context, adapter=adapter, zo_seed=3))
+    session.remove_adapter(adapter).result()

@@ -65,6 +65,10 @@ class AdapterStore(ABC):
         """A PEFT folder at *path*, with the optimiser's state where there is one. Written whole or not at all."""
 
     @abstractmethod
+    def has_zo(self, slot: int) -> bool:
+        """Whether the slot has a zo optimiser, so that a seed means something."""
+
+    @abstractmethod
     def initialize_zo(self, slot: int, params: ZoParams) -> None:
         """Fresh weights and a fresh optimiser."""
 

@@ -86,6 +86,9 @@ class DummyAdapters(AdapterStore):
     def save(self, slot: int, path: Path) -> None:
         _write(path, self._state(slot))
 
+    def has_zo(self, slot: int) -> bool:
+        return self._state(slot).params is not None
+
     def initialize_zo(self, slot: int, params: ZoParams) -> None:
         self._state(slot)
         strategy.check_params(params, MAX_RANK)

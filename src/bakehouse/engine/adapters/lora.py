@@ -133,6 +133,9 @@ class LoraStore(AdapterStore):
 
         peft.replace_folder(path, fill)
 
+    def has_zo(self, slot: int) -> bool:
+        return self._of(slot).state is not None
+
     def initialize_zo(self, slot: int, params: ZoParams) -> None:
         self._of(slot)
         check_params(params, self._max_rank)

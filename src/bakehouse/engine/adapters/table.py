@@ -81,6 +81,11 @@ class AdapterTable:
         """Which weights it has now; part of the key of pages computed with it."""
         return self._store.generation(self.get(adapter).slot)
 
+    def require_zo(self, adapter: int) -> None:
+        """Raises `BadRequest` for a seed on an adapter without noise."""
+        if not self._store.has_zo(self.get(adapter).slot):
+            raise BadRequest.at("zo_seed", f"adapter {adapter} was not initialised for zo, so a seed changes nothing")
+
     def acquire(self, adapter: int, program: str) -> bool:
         """Take the lock if nobody has it. False where somebody has, the program itself included."""
         with self._guard:
