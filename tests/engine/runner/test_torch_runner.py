@@ -200,3 +200,23 @@ def test_families_that_share_the_pattern_run_on_stand_ins(runner: RunnerOf) -> N
     for family in ("llama", "qwen3", "mistral", "qwen3_moe"):
         assert [type(layer).__name__ for layer in runner(family).base.layers] == ["Layer", "Layer"], family
     assert type(runner("gemma2").base.norm).__name__ == "Norm"
+
+
+def test_a_layer_in_one_call_is_the_same_bit_for_bit(folder: FolderOf) -> None:
+    model = create(ModelSpec(name="m", source=str(folder("qwen3")), dtype="bf16"))
+    model.allocate(PAGES)
+    if not any(getattr(layer, "whole", None) for layer in model.base.layers):
+        pytest.skip("no native products on this machine")
+
+    def logits() -> Tensor:
+        steps = Steps(PAGES)
+        sequences = [steps.sequence(30) for _ in range(3)]
+        plans = (
+            step([Rows(sequence, [turn + index]) for index, sequence in enumerate(sequences)]) for turn in range(20)
+        )
+        return torch.cat([model.forward(plan).logits.clone() for plan in plans])
+
+    together = logits()
+    for linear in model.linears:
+        linear.adapter = lambda x, y: None  # what makes a layer go call by call
+    assert torch.equal(logits(), together)

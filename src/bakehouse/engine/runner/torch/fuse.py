@@ -81,7 +81,7 @@ class Layer(nn.Module):
         self._heads = (qkv.parts[0].stop // dim, kv.shape.heads, dim)
         self._how = Heads(scaling, None, None)
 
-        self._whole = self._make_whole()
+        self.whole = self._make_whole()
 
     def _make_whole(self) -> Whole | None:
         mlp = self.mlp
@@ -119,11 +119,11 @@ class Layer(nn.Module):
 
     def forward(self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any) -> Tensor:
         x = hidden_states[0]
-        if self._whole is not None and self._whole.ready():
+        if self.whole is not None and self.whole.ready():
             steps = self._steps(position_embeddings)
             if steps is not None:
                 assert self._kv.pool is not None
-                self._whole.run(x, self._kv.pool, steps)
+                self.whole.run(x, self._kv.pool, steps)
                 return hidden_states
         normed = self._native.norm(x, self.before.scale, self.before.eps)
         attended = self.o.rows(self._attend(self.qkv.rows(normed), position_embeddings))

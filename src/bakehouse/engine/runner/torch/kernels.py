@@ -122,12 +122,15 @@ def _safe(scale: Tensor) -> Tensor:
 
 
 def _padded(values: Tensor) -> Tensor:
-    return functional.pad(values, (0, 0) * (values.dim() - 1) + (0, -values.shape[0] % 32)).contiguous()
+    missing = -values.shape[0] % 32
+    return functional.pad(values, (0, 0) * (values.dim() - 1) + (0, missing)) if missing else values.contiguous()
 
 
 def _panels(weight: Tensor) -> Tensor:
     """``[outputs, inputs]`` as ``[outputs / 32, inputs / 2, 32, 2]``, the last panel filled up with zeros."""
-    return _padded(weight).view(-1, 32, weight.shape[1] // 2, 2).transpose(1, 2).contiguous()
+    pairs = torch.int32 if weight.itemsize == 2 else torch.int16  # two inputs move as one
+    panels = _padded(weight).view(pairs).view(-1, 32, weight.shape[1] // 2).transpose(1, 2).contiguous()
+    return panels.view(weight.dtype)
 
 
 def make_kernel(weight: Tensor, bias: Tensor | None, quantise: str | None, native: Native | None) -> Kernel:
