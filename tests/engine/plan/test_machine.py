@@ -365,7 +365,7 @@ def how(examples: int) -> settings:
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = how(50)
+TestMachine.settings = how(30)
 
 
 @pytest.mark.slow

@@ -254,3 +254,28 @@ def test_a_mask_that_lets_a_token_see_nothing_is_refused_by_index(make_rig: Make
     (outcome,) = rig.run(Pass("", context, [1, 2], masks=[(0, 1), (5,)]))
     assert isinstance(outcome.error, BadRequest) and "masks[1]" in str(outcome.error)
     assert context.length == 0
+
+
+def test_pages_that_were_cut_free_are_not_written_while_others_read_them(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    parent = rig.planner.contexts.create("")
+    rig.feed(parent, PROMPT)
+    child = rig.planner.contexts.fork(parent)
+    child.reserve_pages(3)
+    child.rewind(11)
+    rig.feed(child, [2] * 10)
+    naive = Naive()
+    naive.run(Pass("", None, PROMPT))
+    assert [rig.device.at(parent.pages, slot) for slot in range(12)] == naive.entries
+
+
+def test_a_page_keeps_the_key_that_its_first_holder_gave_it(make_rig: MakeRig) -> None:
+    rig = make_rig()
+    parent = rig.planner.contexts.create("")
+    parent.reserve_pages(3)
+    rig.feed(parent, PROMPT)
+    child = rig.planner.contexts.fork(parent)
+    parent.commit_pages([0, 1])
+    child.commit_pages([1])
+    assert child.keys == [parent.keys[1]]
+    rig.planner.check_integrity()

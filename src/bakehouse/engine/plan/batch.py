@@ -77,8 +77,10 @@ class Batch:
             end = computed + count
             aligned = end - end % self.limits.page_size
             return (aligned - computed if aligned > computed else count), 0
-        drafts = min(work.drafts, room - count, readouts - wants) if stop == work.stop else 0
-        return count + max(drafts, 0), max(drafts, 0)
+        drafts = max(min(work.drafts, room - count, readouts - wants), 0) if stop == work.stop else 0
+        if stop == work.stop and drafts < work.drafts and work.pass_.every_draft:
+            return count - 1, 0  # the last row waits for a step that has room for all drafts
+        return count + drafts, drafts
 
     def _all_or_nothing(self, work: Work) -> tuple[int, int]:
         total = work.stop - work.context.computed + work.drafts

@@ -44,6 +44,7 @@ class Pass:
     """What to run. ``adapter`` is a slot, ``generation`` which weights it had. ``deadline`` is in the loop's clock.
 
     ``positions`` None: they run on from the context's last position. ``masks``: by position, one per input and draft.
+    ``every_draft``: run all drafts or fail; otherwise a step that has no room for some leaves them out.
     ``stream``: passes of one stream (a generation) share it, so that a running stream keeps its place in the order.
     """
 
@@ -62,6 +63,7 @@ class Pass:
     priority: int = 0
     deadline: float | None = None
     stream: int = 0
+    every_draft: bool = False
 
 
 @dataclass(slots=True)

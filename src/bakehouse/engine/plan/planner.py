@@ -176,7 +176,8 @@ class Planner:
     def _check_fits(self, work: Work) -> None:
         """Raises what can never run, whatever else is put aside."""
         limits, rows = self.limits, work.stop - work.base
-        need = limits.pages_for(work.stop)
+        surely = work.drafts if work.pass_.every_draft else 0
+        need = limits.pages_for(work.stop + surely)
         if need > limits.pages:
             raise OutOfPages(f"this pass needs {need} pages of {limits.page_size} tokens, there are {limits.pages}")
         if work.whole and rows + work.drafts > limits.max_step_tokens:
@@ -184,13 +185,18 @@ class Planner:
                 f"a pass whose masks look forward runs in one step; it has {rows + work.drafts} rows, a step has"
                 f" {limits.max_step_tokens}"
             )
-        if len(work.wants) <= 1 and not work.whole:
+        room = min(limits.max_step_tokens, limits.prefill_chunk)
+        if surely and not work.whole and surely + 1 > room:
+            raise LimitExceeded(f"{surely} drafts are verified in one step, a step has room for {room - 1}")
+        if len(work.wants) <= 1 and not work.whole and not surely:
             return
         most = len(work.wants) + work.drafts if work.whole else 0
         at, count = -1, 0
         for index, _, _ in work.wants:
             at, count = index, count + 1 if index == at else 1
             most = max(most, count)
+        if surely:  # they are read out with the wants of the last row
+            most = max(most, count + surely)
         if most > limits.max_step_rows:
             raise LimitExceeded(f"{most} results are wanted at once, a step has {limits.max_step_rows}")
 
@@ -203,9 +209,9 @@ class Planner:
         count, drafts = 0, 0
         if context.computed < work.stop:
             count, drafts = batch.rows_for(work, spare)
-            if not count and work.whole:
+            if not count and (work.whole or work.pass_.every_draft):
                 self._block(work)
-            if drafts and not self._get_pages(work, drafts):
+            if drafts and not work.pass_.every_draft and not self._get_pages(work, drafts):
                 count, drafts = count - drafts, 0  # rather no drafts than no pass
             if not count or not self._get_pages(work, drafts):
                 return

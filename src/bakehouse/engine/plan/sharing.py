@@ -69,6 +69,4 @@ def commit_filled(work: Work, first: int) -> None:
             if pool.key_of[context.pages[index]] is None:
                 context.pages[index] = pool.publish(context.pages[index], context.keys[index])
         elif work.chained:
-            key = work.key(index)
-            context.pages[index] = pool.publish(context.pages[index], key)
-            context.keys.append(key)
+            context.table.publish(context, index, work.key(index))

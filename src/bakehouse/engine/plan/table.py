@@ -167,8 +167,13 @@ class ContextTable:
         return max(self.limits.pages_for(context.computed), asked)
 
     def trim(self, context: Context) -> None:
-        """Give back empty pages that were not asked for, and keys of pages that are no longer there."""
+        """Give back empty pages that were not asked for, and those that only look empty: others still read them."""
         keep = self.pages_kept(context)
+        for index in range(self.limits.pages_for(context.computed), min(keep, len(context.pages))):
+            if not self.pool.writable(context.pages[index]):
+                context.reserved = max(index - context.committed, 0)
+                keep = index
+                break
         if len(context.pages) > keep:
             self._drop_pages(context, keep)
 
@@ -256,9 +261,20 @@ class ContextTable:
         before = context.keys[-1] if index else None
         tokens, positions = context.tokens[start:stop], context.page_positions(index)
         key = self.page_key(context, index, before, tokens, positions, context.visible, context.adapters)
-        context.keys.append(key)
         if context.computed >= stop:
+            self.publish(context, index, key)
+        else:
+            context.keys.append(key)
+
+    def publish(self, context: Context, index: int, key: bytes) -> None:
+        """Commit the page at *index*, which is full, under *key*, the next of the context's.
+
+        A page that it shares with a context that committed it before has a key already, and keeps it.
+        """
+        known = self.pool.key_of[context.pages[index]]
+        if known is None:
             context.pages[index] = self.pool.publish(context.pages[index], key)
+        context.keys.append(known or key)
 
 
 def _runs_in(
