@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -126,3 +128,25 @@ def test_an_adapter_is_given_flat_rows_and_adds_in_place() -> None:
     linear.adapter = add
     assert torch.allclose(toy.attn.k_proj(x.clone()), before + 1)
     assert shapes == [((6, 32), (6, 80))]
+
+
+def test_without_a_compiler_there_are_no_native_kernels_and_a_log_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert load.__wrapped__() is None
+    assert "there is no C compiler" in caplog.text
+
+
+def test_a_compiler_that_fails_is_told_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "gcc"
+    broken.write_text("#!/bin/sh\necho out of cheese >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert load.__wrapped__() is None
+    assert "out of cheese" in caplog.text
+    assert [file.name for file in (tmp_path / ".cache" / "bakehouse").iterdir()] == []

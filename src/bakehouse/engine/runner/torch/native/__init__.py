@@ -75,11 +75,18 @@ def _build() -> Path:
     with tempfile.TemporaryDirectory(dir=kept.parent) as workplace:
         made = Path(workplace) / "native.so"
         sources = [str(folder / source) for source in _SOURCES if source.endswith(".c")]
+        linked = ["-Wl,--as-needed", *_torch_threads(), "-lm"]
         subprocess.run(
-            [compiler, *_FLAGS, "-o", str(made), *sources, "-lm"], check=True, capture_output=True, timeout=300
+            [compiler, *_FLAGS, "-o", str(made), *sources, *linked], check=True, capture_output=True, timeout=300
         )
         made.replace(kept)
     return kept
+
+
+def _torch_threads() -> list[str]:
+    """The OpenMP library that torch brings: two of them in one process would fight for the processors."""
+    inside = Path(torch.__file__).parent
+    return [str(found) for found in sorted([*inside.glob("lib/libgomp*"), *inside.glob("../torch.libs/libgomp*")])]
 
 
 def _cache() -> Path:
@@ -95,7 +102,7 @@ def _machine() -> bytes:
     except OSError:
         lines = [platform.processor()]
     abilities = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.machine()} {abilities} {_FLAGS}".encode()
+    return f"{platform.machine()} {abilities} {_FLAGS} {_torch_threads()}".encode()
 
 
 def pointer(tensor: Tensor | None) -> int | None:
