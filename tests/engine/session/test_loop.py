@@ -16,6 +16,7 @@ from bakehouse.engine.errors import (
     Cancelled,
     DeadlineExceeded,
     EngineLost,
+    LimitExceeded,
     Locked,
     NotFound,
     OutOfPages,
@@ -463,3 +464,27 @@ def test_programs_that_run_pass_by_pass_stay_in_one_batch(gated):
     after = served.loop.stats()
     assert after["sequences"] - before["sequences"] == 144
     assert after["steps"] - before["steps"] <= 24  # without company: two batches that take turns, or more
+
+
+def test_drafts_of_a_pass_are_all_verified_or_refused(gated):
+    served, _ = gated
+    with Session(served, "ada") as session:
+        text = tuple(session.encode("x" * 70))
+        expected = generate(session, text_context(session, "x" * 70), sampler=GREEDY, max_tokens=41, stop=NEVER)
+
+        def verify(count: int) -> tuple[int, ...]:
+            request = ForwardRequest(
+                context=session.create_context(),
+                tokens=text,
+                samplers=(SampleAt((len(text) - 1,), GREEDY),),
+                draft_tokens=tuple(expected[:count]),
+            )
+            return session.forward(request).result(20).accepted
+
+        # The second chunk of 64 has 6 rows of input left, so 40 fit with them; with 63 the last row waits for a step.
+        assert list(verify(40)) == expected
+        assert list(verify(40)[:1]) == expected[:1]
+        expected += [0] * 40
+        assert list(verify(63)[:41]) == expected[:41]
+        with pytest.raises(LimitExceeded, match="room for 63"):
+            verify(64)
