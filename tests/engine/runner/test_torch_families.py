@@ -38,7 +38,7 @@ def run_cut(runner: TorchRunner, tokens: Tensor, cuts: list[list[int]], stride: 
                 rows.append(Rows(sequences[index], chunk))
                 owners += [index] * len(chunk)
         for owner, row in zip(owners, runner.forward(step(rows)).logits, strict=True):
-            logits[owner].append(row)
+            logits[owner].append(row.clone())  # the next step may write over it
     return [torch.stack(rows) for rows in logits]
 
 

@@ -165,8 +165,8 @@ def fits(layers: Sequence[LayerKV]) -> bool:
 def _blocks(layer: LayerKV, folded: int) -> _Blocks:
     assert layer.pool is not None
     key, value = _power(layer.shape.key_dim), _power(layer.shape.value_dim)
-    # 32 KiB of keys at most, and as much of values; a few of each are on their way at once.
-    keys = 32768 // (max(key, value) * layer.pool.element_size())
+    # 16 KiB of keys at most, and as much of values; two of each are on their way at once, beside the queries.
+    keys = 16384 // (max(key, value) * layer.pool.element_size())
     return _Blocks(_power(folded), max(min(keys, 64), LEAST), key, value)
 
 
