@@ -20,10 +20,15 @@ class _Hidden(BaseModelOutputWithPast):
 
 
 class _Given(nn.Module):
-    """Stands where the base model stood: its answer is the input."""
+    """Stands where the base model stood: its answer is the input. Some classes give ids by place, which are none."""
 
-    def forward(self, *, inputs_embeds: Tensor, **_: Any) -> _Hidden:
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Hidden:
         return _Hidden(last_hidden_state=inputs_embeds)
+
+    @property
+    def decoder(self) -> _Given:
+        """What OPT's class calls instead."""
+        return self
 
 
 def base_name(model: Any) -> str:

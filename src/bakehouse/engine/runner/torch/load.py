@@ -77,6 +77,8 @@ def check_config(config: Any, raw: dict[str, Any], file: Path) -> None:
         raise ModelRefused(f"{file}: {name} is not a causal language model of transformers")
     if not _causal_models[type(config)]._supports_attention_backend:
         raise ModelRefused(f"{file}: {name} does not go through the attention interface, so it cannot use paged KV")
+    if not isinstance(getattr(config.get_text_config(), "max_position_embeddings", None), int):
+        raise ModelRefused(f"{file}: {name} names no longest context (max_position_embeddings)")
     if raw.get("quantization_config") is not None:
         method = raw["quantization_config"].get("quant_method", "quantised")
         raise ModelRefused(f"{file}: the weights are stored as {method}; give a folder with bf16, fp16 or fp32 weights")

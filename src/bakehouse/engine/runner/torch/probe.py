@@ -19,7 +19,9 @@ from bakehouse.engine.runner.torch.kv import KVShape
 
 MaskFunction = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
+#: Rows of a run, and those of one that is long enough to meet what looks at blocks of tokens.
 _ROWS = 4
+_MANY_ROWS = 132
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def probe(base: nn.Module, layers: int, horizon: int, device: torch.device) -> l
     """
     first, facts = _run(base, [1, 2, 3, 4], horizon, device)
     second, _ = _run(base, [5, 2, 3, 4], horizon, device)
+    _run(base, [1] * min(_MANY_ROWS, horizon), horizon, device)
     called = sorted(fact.index for fact in facts)
     if called != list(range(layers)):
         raise ModelRefused(
@@ -127,9 +130,13 @@ def probe(base: nn.Module, layers: int, horizon: int, device: torch.device) -> l
 @torch.inference_mode()
 def _run(base: nn.Module, tokens: list[int], horizon: int, device: torch.device) -> tuple[Tensor, list[LayerFacts]]:
     with recording(horizon) as recorder:
-        output: Any = base(
-            input_ids=torch.tensor([tokens], device=device),
-            position_ids=torch.arange(_ROWS, device=device)[None],
-            use_cache=False,
-        )
+        try:
+            output: Any = base(
+                input_ids=torch.tensor([tokens], device=device),
+                position_ids=torch.arange(len(tokens), device=device)[None],
+                use_cache=False,
+            )
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as failed:
+            reason = str(failed).strip().partition("\n")[0]
+            raise ModelRefused(f"it could not run {len(tokens)} tokens: {type(failed).__name__}: {reason}") from failed
     return output.last_hidden_state[0].float(), recorder.facts
