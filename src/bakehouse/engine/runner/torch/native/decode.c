@@ -44,12 +44,52 @@ INLINE void dot(const int type, const int group, const int dim, const queries *q
     for (int g = 0; g < group; g++) dots[g] = sum(sums[g]);
 }
 
+/* Where the processor multiplies bf16, values of two keys are taken at once. That interleaves them, so 32 sums stand as
+   2 x 16 in the order in which unpacking leaves them, until `natural` puts them back. */
+#ifdef __AVX512BF16__
+#define IN_PAIRS(type, dim) ((type) == BF16 && (dim) % 32 == 0)
+#else
+#define IN_PAIRS(type, dim) 0
+#endif
+
+INLINE void natural(const float *sums, float *out) {
+    for (int lane = 0; lane < 4; lane++) {
+        memcpy(out + 8 * lane, sums + 4 * lane, 16);
+        memcpy(out + 8 * lane + 4, sums + 16 + 4 * lane, 16);
+    }
+}
+
 /* Columns from..from+CHUNK of acc += weights . values, for some of the queries. */
 INLINE void add_values(const int type, const int group, const int columns, const void *pool, int64_t at, int64_t stride,
                        int64_t count, float (*weights)[LANES], float (*acc)[MAX_DIM]) {
     v16 sums[4][CHUNK / LANES];
     for (int g = 0; g < group; g++)
         for (int i = 0; i < columns / LANES; i++) sums[g][i] = load_f32(&acc[g][i * LANES]);
+#ifdef __AVX512BF16__
+    if (IN_PAIRS(type, columns)) {
+        uint16_t narrow[4][LANES];
+        for (int g = 0; g < group; g++) store_bf16(narrow[g], load_f32(weights[g]));
+        for (int64_t j = 0; j < count; j += 2) {
+            const uint16_t *one = (const uint16_t *)pool + at + j * stride, *two = j + 1 < count ? one + stride : one;
+#pragma GCC unroll 2
+            for (int i = 0; i < columns; i += 32) {
+                __m512i a = _mm512_loadu_si512(one + i), b = _mm512_loadu_si512(two + i);
+                __m512bh low = (__m512bh)_mm512_unpacklo_epi16(a, b), high = (__m512bh)_mm512_unpackhi_epi16(a, b);
+#pragma GCC unroll 4
+                for (int g = 0; g < group; g++) {
+                    int32_t both;
+                    memcpy(&both, &narrow[g][j], 4);
+                    __m512bh w = (__m512bh)_mm512_set1_epi32(both);
+                    sums[g][i / 16] = (v16)_mm512_dpbf16_ps((__m512)sums[g][i / 16], w, low);
+                    sums[g][i / 16 + 1] = (v16)_mm512_dpbf16_ps((__m512)sums[g][i / 16 + 1], w, high);
+                }
+            }
+        }
+        for (int g = 0; g < group; g++)
+            for (int i = 0; i < columns / LANES; i++) store(F32, acc[g], i * LANES, sums[g][i]);
+        return;
+    }
+#endif
     for (int64_t j = 0; j < count; j++)
 #pragma GCC unroll 4
         for (int i = 0; i < columns / LANES; i++) {
@@ -133,7 +173,10 @@ INLINE void finish(const int type, const int group, const int dim, const state *
     for (int g = 0; g < group; g++) {
         float whole = s->total[g];
         if (sinks) whole += expf(sinks[g] - s->top[g]);
-        for (int i = 0; i < dim; i += LANES) store(type, out, at + g * dim + i, load_f32(&s->acc[g][i]) / whole);
+        float ordered[MAX_DIM];
+        for (int i = 0; IN_PAIRS(type, dim) && i < dim; i += 32) natural(&s->acc[g][i], ordered + i);
+        const float *sums = IN_PAIRS(type, dim) ? ordered : s->acc[g];
+        for (int i = 0; i < dim; i += LANES) store(type, out, at + g * dim + i, load_f32(sums + i) / whole);
     }
 }
 
