@@ -132,10 +132,12 @@ class TorchRunner(Runner):
 
     def _fuse(self, native: Native, layers: dict[nn.Module, LayerKV]) -> None:
         """Put faster modules in place, each tried in a prefill and in a decode over a pool of its own."""
-        self.allocate(2)
+        each = -(-4 // self.shape.page_size)  # pages of four tokens
+        one, other = range(each), range(each, 2 * each)
+        self.allocate(2 * each)
         first = StepPlan([*range(3, 6), *range(7, 9)], [0, 1, 2, 0, 1])
-        first.segments = [Segment(0, 3, 0, [0]), Segment(3, 2, 0, [1])]
-        second = StepPlan([3, 4], [3, 2], [Segment(0, 1, 3, [0]), Segment(1, 1, 2, [1])])
+        first.segments = [Segment(0, 3, 0, one), Segment(3, 2, 0, other)]
+        second = StepPlan([3, 4], [3, 2], [Segment(0, 1, 3, one), Segment(1, 1, 2, other)])
 
         def run(plan: StepPlan, done: Callable[[], None]) -> None:
             self._now.batch = self._batch(plan)
