@@ -30,6 +30,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--contexts", type=int, nargs="+", default=[64, 1024])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: bf16, without llama.cpp")
     parser.add_argument("--settle", type=float, default=10.0, help="longest wait for a quiet machine before a turn, s")
     parser.add_argument("--quick", action="store_true", help="one round, 1 and 8 sequences at 64; nothing is written")
     chosen = parser.parse_args()
@@ -47,9 +48,13 @@ def starters(chosen: argparse.Namespace) -> dict[str, tuple[Path, str, list[str]
     """Name to interpreter, module and arguments of each system that was asked for."""
     ours, folder, threads = Path(sys.executable), str(setup.model()), str(chosen.threads)
     kv_tokens = str(pool_tokens(chosen))
-    found = {"transformers bf16": (ours, "benchmarks.engine.transformers_generate", [folder, threads])}
-    found |= {f"llama.cpp {kind}": (ours, "benchmarks.engine.llama", [kind, threads]) for kind in LLAMA}
-    found |= {f"ours {dtype}": (ours, "benchmarks.engine.ours", [folder, dtype, threads, kv_tokens]) for dtype in OURS}
+    device = chosen.device
+    found = {"transformers bf16": (ours, "benchmarks.engine.transformers_generate", [folder, threads, device])}
+    if device == "cpu":
+        found |= {f"llama.cpp {kind}": (ours, "benchmarks.engine.llama", [kind, threads]) for kind in LLAMA}
+    for dtype in OURS if device == "cpu" else OURS[:1]:
+        arguments = [folder, dtype, threads, kv_tokens, device]
+        found[f"ours {dtype}"] = (ours, "benchmarks.engine.ours", arguments)
     wanted = {name: it for name, it in found.items() if not chosen.only or any(word in name for word in chosen.only)}
     if any(name.startswith("llama.cpp") for name in wanted):
         python = setup.llama_python()
@@ -75,9 +80,9 @@ def turn(run: dict[str, Any], name: str, worker: Worker, chosen: argparse.Namesp
             for _ in range(2 if context <= 64 else 1):
                 told = worker.ask("decode", sequences=sequences, context=context, tokens=tokens)
                 _add(found["points"], point, told.pop("rate"))
-                if told:
+                if told and chosen.device == "cpu":  # a GPU works on after the host's clock has stopped
                     _add(found["steps"], point, told)
-    if name.startswith("ours"):
+    if name.startswith("ours") and chosen.device == "cpu":
         point = report.decode_name(max(min(32, max(chosen.sequences)), 1), 64)
         sequences = int(point.split()[1])
         told = worker.ask("decode", sequences=sequences, context=64, tokens=10, linears=True)
@@ -121,6 +126,7 @@ def main() -> None:
         "threads": chosen.threads,
         "rounds": chosen.rounds,
         "kv_tokens": pool_tokens(chosen),
+        "card": "",
         "points": [report.PREFILL, *names],
         "versions": {},
         "busy": [],
@@ -141,6 +147,7 @@ def main() -> None:
                 for key, value in worker.ready.items()
                 if key in ("version", "torch")
             }
+            run["card"] = worker.ready.get("card", "")
             try:
                 turn(run, name, worker, chosen)
             except WorkerFailed as failed:
@@ -148,7 +155,8 @@ def main() -> None:
             finally:
                 worker.close()
     if not chosen.quick and not chosen.only:
-        console.log("written:", *map(str, common.write(run, "engine", report.markdown)))
+        name = "engine" if chosen.device == "cpu" else "engine-cuda"
+        console.log("written:", *map(str, common.write(run, name, report.markdown)))
     common.draw(report.sections(run), Console())
 
 

@@ -1,4 +1,5 @@
-"""Our engine in this process, through its handle: ``python -m benchmarks.engine.ours FOLDER DTYPE THREADS KV_TOKENS``.
+"""Our engine in this process, through its handle, as
+``python -m benchmarks.engine.ours FOLDER DTYPE THREADS KV_TOKENS DEVICE``.
 
 Long histories are not computed: a runner that does nothing stands in while they are taken in, over a KV pool filled
 with random numbers, because what KV holds does not change the time. Everything that is timed runs on the real one.
@@ -26,7 +27,8 @@ from bakehouse.engine.plan.step import Readout, ReadoutResult, StepPlan
 from bakehouse.engine.runner.base import Runner
 from bakehouse.engine.runner.torch.linear import Linear
 from bakehouse.engine.spec import ModelSpec
-from benchmarks.engine.workers import answer, memory_mib
+from benchmarks.engine import device
+from benchmarks.engine.workers import answer
 
 PHASES = ("plan", "forward", "masks", "sample", "commit", "publish")
 
@@ -74,10 +76,12 @@ class InLinears:
 
 
 class Ours:
-    def __init__(self, folder: str, dtype: str, threads: int, kv_tokens: int) -> None:
+    def __init__(self, folder: str, dtype: str, threads: int, kv_tokens: int, where: str) -> None:
         torch.set_num_threads(threads)
         self.loop = asyncio.new_event_loop()
-        self.served = ServedModel.load(ModelSpec(name="bench", source=folder, dtype=dtype, kv_tokens=kv_tokens))
+        spec = ModelSpec(name="bench", source=folder, dtype=dtype, kv_tokens=kv_tokens, device=where)
+        self.served = ServedModel.load(spec)
+        self.where = where
         self.engine = Engine([self.served])
         self._fill_pool()
 
@@ -104,7 +108,8 @@ class Ours:
     # Questions
 
     def ready(self) -> dict[str, Any]:
-        return {"dtype": self.served.info.dtype, "pages": self.served.info.pages, "torch": torch.__version__}
+        info = self.served.info
+        return {"dtype": info.dtype, "pages": info.pages, "torch": torch.__version__, "card": device.card(self.where)}
 
     def prefill(self, tokens: int) -> float:
         return float(self.run(self._prefill(tokens)))
@@ -250,8 +255,8 @@ def _shares(before: dict[str, Any], after: dict[str, Any], linears: float | None
 
 
 def main() -> None:
-    folder, dtype, threads, kv_tokens = sys.argv[1:]
-    ours = Ours(folder, dtype, int(threads), int(kv_tokens))
+    folder, dtype, threads, kv_tokens, where = sys.argv[1:]
+    ours = Ours(folder, dtype, int(threads), int(kv_tokens), where)
     answer(
         {
             "ready": ours.ready,
@@ -260,7 +265,7 @@ def main() -> None:
             "under_load": ours.under_load,
             "continuations": ours.continuations,
             "fork": ours.fork,
-            "memory": memory_mib,
+            "memory": lambda: device.memory(where),
         }
     )
 

@@ -68,7 +68,8 @@ def _memory(run: dict[str, Any]) -> Section:
         for system, found in run["systems"].items()
         if (it := found.get("memory"))
     ]
-    title = f"Memory of the process, MiB; ours with a KV pool of {run['kv_tokens']:,} tokens"
+    of = "tensors on the GPU" if run.get("card") else "the process"
+    title = f"Memory of {of}, MiB; ours with a KV pool of {run['kv_tokens']:,} tokens"
     return title, ["system", "model loaded", "most"], rows
 
 
@@ -116,12 +117,13 @@ def sections(run: dict[str, Any]) -> list[Section]:
 
 def markdown(run: dict[str, Any]) -> str:
     facts = run["machine"]
+    where = f", {run['card']}" if run.get("card") else ""
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     lines = [
         f"# The engine, {facts['at']}",
         "",
         f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}; Python "
-        f"{facts['python']}, {versions}; {run['threads']} threads; load average before the run "
+        f"{facts['python']}, {versions}; {run['threads']} threads{where}; load average before the run "
         f"{facts['load_before'][0]}; commit {run['commit']}; {run['rounds']} rounds, medians.",
         "",
         "One model of random weights in the shape of Qwen3-0.6B for all of them. One system runs at a time, in a "
