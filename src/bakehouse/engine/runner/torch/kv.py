@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bakehouse.engine.errors import OutOfPages
+from bakehouse.engine.memory import free_bytes
 from bakehouse.engine.plan.step import Copy
 
 _PADDING = 32
@@ -50,13 +51,17 @@ class KVPool:
         self.page_size = page_size
         self.pages = pages
         needed = sum(shape.stride for shape in shapes) * pages * page_size * dtype.itemsize
+        free = free_bytes(str(device))
+        refusal = OutOfPages(
+            f"{pages} pages of {page_size} tokens need {needed / 2**20:.0f} MiB on {device}, which has "
+            f"{free / 2**20:.0f} MiB to give; give a smaller kv budget"
+        )
+        if needed > free:  # asked, not tried: memory that nobody has touched yet is always granted
+            raise refusal
         try:
             self.layers = [_zeros(pages * page_size, shape.stride, dtype, device) for shape in shapes]
-        except (RuntimeError, MemoryError, OSError) as refused:
-            raise OutOfPages(
-                f"{pages} pages of {page_size} tokens need {needed / 2**20:.0f} MiB on {device}, which it does not "
-                "have; give a smaller kv budget"
-            ) from refused
+        except (RuntimeError, MemoryError, OSError) as failed:
+            raise refusal from failed
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Carry *copies* out in their order; a later one may read what an earlier one wrote."""
