@@ -127,7 +127,8 @@ def test_adapters_run_without_a_graph_and_leave_nothing_behind(folder: FolderOf,
     runner = make_runner(folder("qwen3"))
     assert runner.adapters is not None
     parts = {p.name: (linear.in_features, p.stop - p.start) for linear in runner.linears for p in linear.parts}
-    write_folder(tmp_path, random_lora({n: s for n, s in parts.items() if n.endswith(("q_proj", "down_proj"))}, 4, 1))
+    targets = {name: shape for name, shape in parts.items() if name.endswith(("q_proj", "down_proj"))}
+    write_folder(tmp_path, random_lora(targets, 4, 1), r=4, lora_alpha=8)
     slot = runner.adapters.create()
     runner.adapters.load(slot, tmp_path)
     prompt = some_tokens(1, 8)[0].tolist()

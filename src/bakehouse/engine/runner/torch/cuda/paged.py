@@ -29,9 +29,10 @@ MOST_PARTS = 16
 MANY_ROWS = 64
 #: The least that the device's matrix units take.
 LEAST = 16
+WARPS, STAGES = 4, 2
 
 
-class _Blocks(NamedTuple):
+class Blocks(NamedTuple):
     """Sizes of what a program holds: folded rows, keys, and the padded widths of keys and values."""
 
     rows: int
@@ -97,7 +98,8 @@ class PagedStep:
     ) -> None:
         assert layer.pool is not None
         shape, rows, query_heads = layer.shape, query.shape[0], query.shape[1]
-        blocks = _blocks(layer, tile * query_heads // shape.heads)
+        folded = tile * query_heads // shape.heads
+        sizes = blocks(shape.key_dim, shape.value_dim, layer.pool.element_size(), folded)
         cut = parts > 1
         partial = out.new_empty(rows * query_heads * parts * shape.value_dim, dtype=torch.float32) if cut else out
         sums = out.new_empty(rows * query_heads * parts * 2, dtype=torch.float32) if cut else out
@@ -134,13 +136,13 @@ class PagedStep:
             PARTS=parts,
             PART_TOKENS=PART_TOKENS,
             MOST_PARTS=MOST_PARTS,
-            ROWS_BLOCK=blocks.rows,
-            KEYS_BLOCK=blocks.keys,
-            KEY_BLOCK=blocks.key,
-            VALUE_BLOCK=blocks.value,
+            ROWS_BLOCK=sizes.rows,
+            KEYS_BLOCK=sizes.keys,
+            KEY_BLOCK=sizes.key,
+            VALUE_BLOCK=sizes.value,
             WIDE=kernels.INTERPRETED,
-            num_warps=4,
-            num_stages=2,
+            num_warps=WARPS,
+            num_stages=STAGES,
         )
         if cut:
             kernels.merge_parts[(len(tiles.rows), query_heads)](
@@ -153,7 +155,7 @@ class PagedStep:
                 HEADS=query_heads,
                 HAS_SINKS=heads.sinks is not None,
                 PARTS=parts,
-                VALUE_BLOCK=blocks.value,
+                VALUE_BLOCK=sizes.value,
             )
 
 
@@ -162,12 +164,12 @@ def fits(layers: Sequence[LayerKV]) -> bool:
     return all(max(layer.shape.key_dim, layer.shape.value_dim) <= WIDEST for layer in layers)
 
 
-def _blocks(layer: LayerKV, folded: int) -> _Blocks:
-    assert layer.pool is not None
-    key, value = _power(layer.shape.key_dim), _power(layer.shape.value_dim)
+def blocks(key_dim: int, value_dim: int, itemsize: int, folded: int) -> Blocks:
+    """For heads of these widths, elements of so many bytes and so many folded rows."""
+    key, value = _power(key_dim), _power(value_dim)
     # 16 KiB of keys at most, and as much of values; two of each are on their way at once, beside the queries.
-    keys = 16384 // (max(key, value) * layer.pool.element_size())
-    return _Blocks(_power(folded), max(min(keys, 64), LEAST), key, value)
+    keys = 16384 // (max(key, value) * itemsize)
+    return Blocks(_power(folded), max(min(keys, 64), LEAST), key, value)
 
 
 def _power(number: int, least: int = LEAST) -> int:
