@@ -50,7 +50,8 @@ def _product(a, b, WIDE: tl.constexpr):
     return tl.dot(a, b, input_precision="ieee")
 
 
-@triton.jit
+# Not compiled anew for one segment, or for multiples of 16.
+@triton.jit(do_not_specialize=["segment_count"])
 def attend_rows(
     query,
     pool,
