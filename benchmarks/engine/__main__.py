@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,10 @@ def turn(run: dict[str, Any], name: str, worker: Worker, chosen: argparse.Namesp
                 if told and chosen.device == "cpu":  # a GPU works on after the host's clock has stopped
                     _add(found["steps"], point, told)
     if name.startswith("ours") and chosen.device == "cpu":
-        point = report.decode_name(max(min(32, max(chosen.sequences)), 1), 64)
-        sequences = int(point.split()[1])
-        told = worker.ask("decode", sequences=sequences, context=64, tokens=10, linears=True)
-        found["linears"][point] = told["linears"]
+        sequences = max(min(32, max(chosen.sequences)), 1)
+        point = report.decode_name(sequences, min(chosen.contexts))
+        step = statistics.median(told["step_ms"] for told in found["steps"][point])
+        _add(found["linears"], point, worker.ask("linears", rows=sequences) / step)
     if name == "ours bf16":
         extras(run, worker, chosen)
     found["memory"] = {"loaded": loaded, "peak": worker.ask("memory")["peak"]}

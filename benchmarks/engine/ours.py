@@ -25,7 +25,6 @@ from bakehouse.engine.model import ServedModel
 from bakehouse.engine.params import GREEDY, GenerateRequest, Stop
 from bakehouse.engine.plan.step import Readout, ReadoutResult, StepPlan
 from bakehouse.engine.runner.base import Runner
-from bakehouse.engine.runner.torch.linear import Linear
 from bakehouse.engine.spec import ModelSpec
 from benchmarks.engine import device
 from benchmarks.engine.workers import answer
@@ -50,29 +49,6 @@ class Idle(Runner):
 
     def close(self) -> None:
         return None
-
-
-class InLinears:
-    """Seconds spent inside linear layers while it is on."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    @contextmanager
-    def on(self) -> Iterator[None]:
-        original = Linear.rows
-
-        def rows(linear: Linear, x: torch.Tensor) -> torch.Tensor:
-            started = time.perf_counter()
-            y = original(linear, x)
-            self.seconds += time.perf_counter() - started
-            return y
-
-        Linear.rows = rows  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            Linear.rows = original  # type: ignore[method-assign]
 
 
 class Ours:
@@ -121,15 +97,32 @@ class Ours:
             await _first(session, context, 1)
             return tokens / (time.perf_counter() - started)
 
-    def decode(self, sequences: int, context: int, tokens: int, linears: bool = False) -> dict[str, float]:
-        """Tokens per second between two steps, and shares of a step's time."""
-        return dict(self.run(self._decode(sequences, context, tokens, linears)))
+    def linears(self, rows: int) -> float:
+        """Milliseconds of all linear layers of the model, one after the other, each over so many rows; a median.
 
-    async def _decode(self, sequences: int, context: int, tokens: int, linears: bool) -> dict[str, float]:
+        By themselves, because a decode step runs a whole layer as one call, in which they cannot be timed.
+        """
+        runner: Any = self.served.runner
+        inputs = {
+            width: torch.randn(rows, width).to(torch.bfloat16) for width in {x.in_features for x in runner.linears}
+        }
+        spent = []
+        with torch.inference_mode():
+            for _ in range(7):
+                started = time.perf_counter()
+                for linear in runner.linears:
+                    linear.rows(inputs[linear.in_features])
+                spent.append(time.perf_counter() - started)
+        return 1000 * statistics.median(spent)
+
+    def decode(self, sequences: int, context: int, tokens: int) -> dict[str, float]:
+        """Tokens per second between two steps, and shares of a step's time."""
+        return dict(self.run(self._decode(sequences, context, tokens)))
+
+    async def _decode(self, sequences: int, context: int, tokens: int) -> dict[str, float]:
         async with await self.engine.open("bench", "bench") as session:
             contexts = await self._histories(session, sequences, context)
             before: dict[str, Any] = {}
-            inside = InLinears()
             seen: list[list[float]] = [[] for _ in contexts]
             warm = 2
 
@@ -138,20 +131,13 @@ class Ours:
                 async for chunk in stream:
                     seen[number] += [time.perf_counter()] * len(chunk.tokens)
                     if not before and all(len(times) > warm for times in seen):
-                        before.update(await self.engine.stats("bench"), at=time.perf_counter(), linears=inside.seconds)
+                        before.update(await self.engine.stats("bench"), at=time.perf_counter())
 
-            async def all_of_them() -> None:
-                await asyncio.gather(*(follow(number, at) for number, at in enumerate(contexts)))
-
-            if linears:
-                with inside.on():
-                    await all_of_them()
-            else:
-                await all_of_them()
+            await asyncio.gather(*(follow(number, at) for number, at in enumerate(contexts)))
             after = await self.engine.stats("bench")
             start, end = max(times[warm] for times in seen), min(times[-1] for times in seen)
             made = sum(start < at <= end for times in seen for at in times)
-            return {"rate": made / (end - start), **_shares(before, after, inside.seconds if linears else None)}
+            return {"rate": made / (end - start), **_shares(before, after)}
 
     async def _histories(self, session: AsyncSession, count: int, length: int) -> list[int]:
         contexts = [await context_of(session, length + 1) for _ in range(count)]
@@ -243,15 +229,12 @@ async def _first(session: AsyncSession, context: int, tokens: int) -> None:
         pass
 
 
-def _shares(before: dict[str, Any], after: dict[str, Any], linears: float | None) -> dict[str, float]:
-    """Of the steps between two readings: their time, what of it is ours beside the model, what is inside linears."""
+def _shares(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
+    """Of the steps between two readings: their time, and what of it is ours beside the model."""
     spent = {phase: after[f"seconds_{phase}"] - before[f"seconds_{phase}"] for phase in PHASES}
     whole, steps = sum(spent.values()), after["steps"] - before["steps"]
     found = {"step_ms": 1000 * whole / steps, "overhead": 1 - spent["forward"] / whole}
-    found |= {f"{phase}_ms": 1000 * seconds / steps for phase, seconds in spent.items()}
-    if linears is not None:
-        found["linears"] = (linears - before["linears"]) / whole
-    return found
+    return found | {f"{phase}_ms": 1000 * seconds / steps for phase, seconds in spent.items()}
 
 
 def main() -> None:
@@ -262,6 +245,7 @@ def main() -> None:
             "ready": ours.ready,
             "prefill": ours.prefill,
             "decode": ours.decode,
+            "linears": ours.linears,
             "under_load": ours.under_load,
             "continuations": ours.continuations,
             "fork": ours.fork,

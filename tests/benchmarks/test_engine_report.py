@@ -22,7 +22,7 @@ def run() -> dict[str, Any]:
             "ours bf16": {
                 "points": points(300, 24, 240),
                 "steps": {"decode 32 x 64": [STEP, {**STEP, "overhead": 0.08}, STEP]},
-                "linears": {"decode 32 x 64": 0.75},
+                "linears": {"decode 32 x 64": [0.75]},
             },
         },
         "texts": {"fork": "0.1 ms"},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bakehouse.engine.adapters.base import Change, ZoParams
 from bakehouse.engine.adapters.table import AdapterTable
+from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.session_base import SessionBase
 
 
@@ -43,11 +44,12 @@ class AdapterCalls(SessionBase):
         self._adapters().release(adapter, self.program)
 
     def load_adapter(self, adapter: int, path: str) -> Future[None]:
-        return self._prepare(adapter, lambda table: table.prepare_load(adapter, Path(path), self.program))
+        folder = _folder(path)
+        return self._prepare(adapter, lambda table: table.prepare_load(adapter, folder, self.program))
 
     def save_adapter(self, adapter: int, path: str) -> Future[None]:
-        table = self._adapters()
-        return self._loop.run_aside(lambda: table.save(adapter, Path(path)))
+        table, folder = self._adapters(), _folder(path)
+        return self._loop.run_aside(lambda: table.save(adapter, folder))
 
     def initialize_zo(self, adapter: int, params: ZoParams) -> Future[None]:
         return self._change(adapter, lambda table: table.initialize_zo(adapter, params, self.program))
@@ -76,3 +78,9 @@ class AdapterCalls(SessionBase):
             self._loop.weights_changed(table.get(adapter).slot, table.generation(adapter))
 
         return self._loop.call(run)
+
+
+def _folder(path: object) -> Path:
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise BadRequest.at("path", f"must be the path of a folder, not {path!r}")
+    return Path(path)

@@ -338,11 +338,14 @@ def test_a_grammar_that_is_whole_at_max_tokens_has_stopped(session):
     assert list(session.generate(cut))[-1].finish is FinishReason.LENGTH
 
 
-def test_a_noise_seed_without_noise_is_refused(session):
+def test_a_noise_seed_without_noise_and_a_path_that_is_none_are_refused(session):
     context = text_context(session, PROMPT)
     with pytest.raises(BadRequest, match="zo_seed: a seed perturbs an adapter's weights"):
         GenerateRequest(context=context, zo_seed=3)
     adapter = session.create_adapter("silent").result()
+    for path in (5, "", "a\0b"):
+        with pytest.raises(BadRequest, match="path: must be the path of a folder"):
+            session.load_adapter(adapter, path)
     with pytest.raises(BadRequest, match="not initialised for zo"):
         session.generate(GenerateRequest(context=context, adapter=adapter, zo_seed=3))
     session.remove_adapter(adapter).result()

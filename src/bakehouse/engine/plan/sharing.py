@@ -25,13 +25,36 @@ def adopt(work: Work, on_the_way: Set[bytes]) -> tuple[int, bool]:
         page = pool.find(key)
         if page is None:
             return context.computed - before, key in on_the_way
-        _put(work, index, page, key)
+        _put(work, index, page)
+        if index == len(context.keys):
+            context.keys.append(key)
         index += 1
         context.computed = index * size
+    else:
+        if _adopt_part(work, index, limit, on_the_way):
+            return max(context.computed - before, 0), True
     return max(context.computed - before, 0), False
 
 
-def _put(work: Work, index: int, page: int, key: bytes) -> None:
+def _adopt_part(work: Work, index: int, limit: int, on_the_way: Set[bytes]) -> bool:
+    """Share page *index* for its slots below *limit* alone: a result of a later one is wanted, so that one is run.
+
+    As with a fork's partial page, the pass writes to a copy. Answers whether the page is on its way.
+    """
+    context = work.context
+    pool, size = context.table.pool, context.table.page_size
+    known = index == len(context.keys) and work.chained and (index + 1) * size <= work.stop
+    if not known or context.computed >= limit:
+        return False
+    page = pool.find(work.key(index))
+    if page is None:
+        return work.key(index) in on_the_way
+    _put(work, index, page)
+    context.computed = limit
+    return False
+
+
+def _put(work: Work, index: int, page: int) -> None:
     context = work.context
     pool = context.table.pool
     pool.hold(page)
@@ -40,8 +63,6 @@ def _put(work: Work, index: int, page: int, key: bytes) -> None:
         context.pages[index] = page
     else:
         context.pages.append(page)
-    if index == len(context.keys):
-        context.keys.append(key)
 
 
 def announce(work: Work, upto: int, on_the_way: set[bytes]) -> None:
