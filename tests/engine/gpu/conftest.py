@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 HAS_GPU = torch.cuda.is_available()
 HAS_TRITON = find_spec("triton") is not None
@@ -22,10 +20,11 @@ if HAS_TRITON and not HAS_GPU:
 
 from bakehouse.engine.runner.torch.cuda.graphs import Capture, Outputs  # noqa: E402
 from bakehouse.engine.runner.torch.cuda.steps import DeviceSteps  # noqa: E402
-from bakehouse.engine.runner.torch.load import quiet  # noqa: E402
 from bakehouse.engine.runner.torch.runner import TorchRunner, create, create_with  # noqa: E402
 from bakehouse.engine.spec import ModelSpec  # noqa: E402
-from tests.engine import models  # noqa: E402
+from tests.engine.tiny import eager, folder, one_thread  # noqa: E402
+
+__all__ = ["eager", "folder", "one_thread"]
 
 PAGES = 67
 WHERE = torch.device("cuda" if HAS_GPU else "cpu")
@@ -41,27 +40,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="NOT TESTED: no triton here, neither for a GPU nor interpreted"))
         elif not HAS_GPU and item.get_closest_marker("device_only"):
             item.add_marker(pytest.mark.skip(reason="NOT TESTED: no CUDA device here"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a family's tiny model, made once."""
-    made: dict[str, Path] = {}
-
-    def of(family: str) -> Path:
-        if family not in made:
-            made[family] = models.make_model(tmp_path_factory.mktemp(family), family)
-        return made[family]
-
-    return of
 
 
 def run_again(run: Callable[[], Outputs]) -> tuple[Callable[[], None], Outputs]:
@@ -107,20 +85,3 @@ def runner(folder: Callable[[str], Path]) -> Iterator[Callable[[str], TorchRunne
     yield of
     for each in made.values():
         each.close()
-
-
-@pytest.fixture(scope="session")
-def eager(folder: Callable[[str], Path]) -> Callable[[str], Any]:
-    """transformers' own model with its eager attention, in float32, on the CPU."""
-    made: dict[str, Any] = {}
-
-    def of(family: str) -> Any:
-        if family not in made:
-            with quiet():
-                loaded = AutoModelForCausalLM.from_pretrained(
-                    folder(family), attn_implementation="eager", dtype=torch.float32
-                )
-            made[family] = loaded.eval()
-        return made[family]
-
-    return of

@@ -3,60 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM
 
 from bakehouse.engine.model import ServedModel
-from bakehouse.engine.runner.torch.load import quiet
 from bakehouse.engine.session import Session
 from bakehouse.engine.spec import ModelSpec
-from tests.engine import models
 from tests.engine.right.support import Open
 from tests.engine.session.support import settled
+from tests.engine.tiny import Folder, eager, folder, one_thread
 
-Folder = Callable[[str], Path]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """The folder of a family's tiny model, made once."""
-    made: dict[str, Path] = {}
-
-    def of(family: str) -> Path:
-        if family not in made:
-            made[family] = models.make_model(tmp_path_factory.mktemp(family), family)
-        return made[family]
-
-    return of
-
-
-@pytest.fixture(scope="session")
-def eager(folder: Folder) -> Callable[[str], Any]:
-    """transformers' own model with its eager attention, in float32."""
-    made: dict[str, Any] = {}
-
-    def of(family: str) -> Any:
-        if family not in made:
-            with quiet():
-                loaded = AutoModelForCausalLM.from_pretrained(
-                    folder(family), attn_implementation="eager", dtype=torch.float32
-                )
-            made[family] = loaded.eval().requires_grad_(False)
-        return made[family]
-
-    return of
+__all__ = ["eager", "folder", "one_thread"]
 
 
 @pytest.fixture(scope="module")

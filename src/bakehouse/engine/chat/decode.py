@@ -10,6 +10,7 @@ What the events say depends on the text alone, never on how it was cut into toke
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,14 +66,17 @@ class BaseDecoder(Decoder):
         self.reset()
         return events
 
+    @abstractmethod
     def _start(self) -> None:
-        raise NotImplementedError
+        """Back to the start."""
 
+    @abstractmethod
     def _scan(self, *, last: bool) -> None:
-        raise NotImplementedError
+        """Move on as far as the text allows; *last*: no more of it comes."""
 
+    @abstractmethod
     def _end(self) -> None:
-        raise NotImplementedError
+        """Give out what is left."""
 
     def _drain(self) -> list[Event]:
         events, self._out = self._out, []
