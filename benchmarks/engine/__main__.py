@@ -90,7 +90,8 @@ def turn(run: dict[str, Any], name: str, worker: Worker, chosen: argparse.Namesp
         _add(found["linears"], point, worker.ask("linears", rows=sequences) / step)
     if name == "ours bf16":
         extras(run, worker, chosen)
-    found["memory"] = {"loaded": loaded, "peak": worker.ask("memory")["peak"]}
+    memory = worker.ask("memory")
+    found["memory"] = {"loaded": loaded, "peak": memory["peak"], "files": memory["files"]}
 
 
 def extras(run: dict[str, Any], worker: Worker, chosen: argparse.Namespace) -> None:

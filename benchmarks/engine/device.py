@@ -16,7 +16,8 @@ def memory(device: str) -> dict[str, float]:
     """MiB now and at most: of the process on the CPU, of its tensors on a GPU."""
     if device == "cpu":
         return memory_mib()
-    return {"now": torch.cuda.memory_allocated() / 2**20, "peak": torch.cuda.max_memory_allocated() / 2**20}
+    now, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    return {"now": now / 2**20, "peak": peak / 2**20, "files": 0.0}
 
 
 def finish(device: str) -> None:

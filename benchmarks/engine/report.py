@@ -64,13 +64,13 @@ def _steps(run: dict[str, Any]) -> Section:
 
 def _memory(run: dict[str, Any]) -> Section:
     rows = [
-        [system, f"{it['loaded']:,.0f}", f"{it['peak']:,.0f}"]
+        [system, f"{it['loaded']:,.0f}", f"{it['peak']:,.0f}", f"{it['files']:,.0f}"]
         for system, found in run["systems"].items()
         if (it := found.get("memory"))
     ]
     of = "tensors on the GPU" if run.get("card") else "the process"
     title = f"Memory of {of}, MiB; ours with a KV pool of {run['kv_tokens']:,} tokens"
-    return title, ["system", "model loaded", "most"], rows
+    return title, ["system", "model loaded", "most", "of it mapped files, at the end"], rows
 
 
 def _shared(run: dict[str, Any]) -> Section:

@@ -81,9 +81,13 @@ def answer(handlers: Mapping[str, Handler]) -> None:
 
 
 def memory_mib() -> dict[str, float]:
-    """Resident memory of this process, now and at most, in MiB."""
+    """Resident memory of this process in MiB: now, at most, and how much of it now are pages of mapped files.
+
+    Those the kernel takes back when it needs them; a folder's weights are mapped while they are read.
+    """
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    return {name: int(status[key].split()[0]) / 1024 for name, key in (("now", "VmRSS"), ("peak", "VmHWM"))}
+    keys = (("now", "VmRSS"), ("peak", "VmHWM"), ("files", "RssFile"))
+    return {name: int(status[key].split()[0]) / 1024 for name, key in keys}
 
 
 def timed(work: Callable[[], object]) -> float:
