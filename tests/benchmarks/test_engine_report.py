@@ -17,7 +17,10 @@ def run() -> dict[str, Any]:
         "points": ["prefill 512", "decode 1 x 64", "decode 32 x 64"],
         "kv_tokens": 12_288,
         "systems": {
-            "transformers bf16": {"points": points(100, 10, 80), "memory": {"loaded": 1000.0, "peak": 1500.0, "files": 300.0}},
+            "transformers bf16": {
+                "points": points(100, 10, 80),
+                "memory": {"loaded": 1000.0, "peak": 1500.0, "files": 300.0},
+            },
             "llama.cpp bf16": {"points": points(200, 30, 200)},
             "ours bf16": {
                 "points": points(300, 24, 240),
