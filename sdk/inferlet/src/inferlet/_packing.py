@@ -1,0 +1,32 @@
+"""Numbers and bytes as the strings in which they cross the sandbox's border: one character per byte."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterable
+
+
+def pack_bytes(data: bytes) -> str:
+    return data.decode("latin-1")
+
+
+def unpack_bytes(text: str) -> bytes:
+    return text.encode("latin-1")
+
+
+def pack_ids(ids: Iterable[int]) -> str:
+    """As little-endian unsigned 32-bit integers. Raises `OverflowError` or `TypeError` for what is none."""
+    packed = ids if isinstance(ids, array) and ids.typecode == "I" else array("I", ids)
+    if sys.byteorder == "big":
+        packed = array("I", packed)
+        packed.byteswap()
+    return packed.tobytes().decode("latin-1")
+
+
+def unpack_ids(text: str) -> array[int]:
+    ids = array("I")
+    ids.frombytes(text.encode("latin-1"))
+    if sys.byteorder == "big":
+        ids.byteswap()
+    return ids

@@ -1,0 +1,1 @@
+"""Inferlets: programs of users that run beside the model, in a sandbox. Start reading at `base` and `host`."""
