@@ -1,7 +1,7 @@
-"""What a program asks of its host: the interfaces of ``wit/inferlet.wit`` as Python sees them, and which host it has.
+"""What a program asks of its host: the interfaces of ``wit/inferlet.wit`` as Python sees them, and the host in use.
 
-In the sandbox the host is the runtime around it; under plain CPython it is whatever `inferlet.connect` was given. Method
-names, arguments and packed forms are those of the WIT file, with underscores. A call that fails raises a `HostError`.
+In the sandbox the host is the runtime around it; under plain CPython it is what `inferlet.connect` was given. Names of
+methods, arguments and packed forms are those of the WIT file, with underscores. A call that fails raises a `HostError`.
 """
 
 from __future__ import annotations
@@ -140,17 +140,16 @@ class Native(Host, Protocol):
         """Call *call* once, from any thread, when `Waits.take` of *wait* would answer at once."""
 
 
-_host: Host | None = None
+_in_use: list[Host] = []
 
 
 def host() -> Host:
     """The host of this program. Raises `NotConnected` where there is none."""
-    if _host is None:
+    if not _in_use:
         raise NotConnected
-    return _host
+    return _in_use[-1]
 
 
 def use(found: Host | None) -> None:
     """From now on *found* is the host; None takes it away."""
-    global _host
-    _host = found
+    _in_use[:] = [] if found is None else [found]
