@@ -1,22 +1,15 @@
-"""The command line: which commands there are, and how each of them ends."""
+"""The command line ``bakehouse``: which commands there are."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 import bakehouse
 from bakehouse.cli import database, deploy, doctor, keys, models, options, resources, run, server
-from bakehouse.cli.failures import Exit, Failure
-from bakehouse.cli.remote import RemoteError, field_lines, refused
-from bakehouse.core.errors import BakehouseError
-from bakehouse.engine.errors import EngineError, EngineLost
+from bakehouse.cli.ending import run_commands
 
 app = typer.Typer(
     name="bakehouse",
@@ -69,45 +62,4 @@ def demo(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status. Never shows a traceback for what a user can put right."""
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name=app.info.name)
-    except Exception as error:
-        failure = _failure(error)
-        if failure is None:
-            raise  # a fault of ours: the traceback is what helps
-        _end(failure.message, failure.hint, failure.status)
-
-
-def _failure(error: Exception) -> Failure | None:
-    """What to tell the user about *error*; None for one that no user can put right."""
-    if isinstance(error, Failure):
-        return error
-    if isinstance(error, BakehouseError):
-        return Failure(error.detail, Exit.UNREACHABLE if error.status == 503 else Exit.USAGE)
-    if isinstance(error, EngineError):
-        return Failure(error.detail, Exit.FAILED if isinstance(error, EngineLost) else Exit.USAGE)
-    if isinstance(error, RemoteError):
-        return refused(error.status, str(error))
-    client = sys.modules.get("inferencesh")
-    return None if client is None else _client_failure(error, client)
-
-
-def _client_failure(error: Exception, client: ModuleType) -> Failure | None:
-    """The SDK's errors. *client* is its module, which only some commands load."""
-    if isinstance(error, client.APIError):
-        return refused(error.status_code, field_lines(str(error.detail), map(_as_dict, error.errors)))
-    if isinstance(error, client.ConnectionFailed | client.StreamInterrupted):
-        return Failure(str(error), Exit.UNREACHABLE)
-    return Failure(str(error), Exit.FAILED) if isinstance(error, client.InferenceError) else None
-
-
-def _as_dict(item: Any) -> dict[str, Any]:
-    return item if isinstance(item, dict) else vars(item)
-
-
-def _end(message: str, hint: str, status: Exit) -> None:
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), message))
-    if hint:
-        console.print(Text(hint))
-    sys.exit(status)
+    run_commands(app, arguments)
