@@ -103,7 +103,11 @@ class Messaging(Protocol):
     def push(self, owner: str, topic: str, message: str) -> None: ...
 
     def pull(self, owner: str, topic: str) -> Future[str]:
-        """Cancelling it gives the place in the line up; a message is never lost with it."""
+        """The topic's next message. It is taken by `Future.result`.
+
+        Cancelling the future gives its place in the line up; a message that is there and was not taken goes back to
+        the head of the topic, so that none is lost with whoever waited for it.
+        """
 
     def broadcast(self, owner: str, topic: str, message: str) -> None: ...
 
@@ -133,4 +137,8 @@ class Services(Protocol):
     mcp: McpServers
 
     def spawn(self, parent: Launch, program: str, arguments: tuple[str, ...]) -> Future[str]:
-        """The child's result; `SpawnFailed`. Cancelling it, and the parent's end, end the child."""
+        """The child's result. Cancelling it, and the parent's end, end the child.
+
+        Raises at once `BadProgram` for what is no reference, `NoSuchProgram`, and `Refused` for what is over a limit.
+        The future fails with `SpawnFailed` where the child ends badly.
+        """
