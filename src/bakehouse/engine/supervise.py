@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,7 +27,7 @@ from bakehouse.engine.errors import EngineError, EngineLost
 from bakehouse.engine.face import AsyncEngine, AsyncSession
 from bakehouse.engine.launching import Config
 from bakehouse.engine.params import ModelInfo
-from bakehouse.engine.remote import RemoteEngine
+from bakehouse.engine.remote import RemoteEngine, Why
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.engine.wire import read_error
 
@@ -78,11 +78,17 @@ class EngineProcess(AsyncEngine):
         *,
         on_state: OnState = _nobody,
         on_line: Callable[[str], None] = _to_stderr,
+        module: str = "bakehouse.engine",
+        more: Mapping[str, Any] | None = None,
     ) -> None:
-        """``on_line`` gets what the engine writes to its stdout and stderr."""
+        """``on_line`` gets what the engine writes to its stdout and stderr.
+
+        ``module`` is what the process runs: it may hold more than an engine, and is told *more* of it.
+        """
         self.policy = policy or Policy()
         self.state = State.STOPPED
-        self._config = Config(specs=tuple(specs), drain=self.policy.drain)
+        self._config = Config(specs=tuple(specs), drain=self.policy.drain, more=more or {})
+        self._module = module
         self._on_state, self._on_line = on_state, on_line
         self._child: _Child | None = None
         self._engine: RemoteEngine | None = None
@@ -130,6 +136,16 @@ class EngineProcess(AsyncEngine):
         """The process that serves now."""
         return None if self._child is None or self.state != State.READY else self._child.process.pid
 
+    async def beside(self, name: str) -> tuple[Path, Why]:
+        """Where the process of now listens under *name*, beside the engine's own socket, and what tells how it ended.
+
+        Waits while it starts. Raises `EngineLost` where it will not.
+        """
+        while True:
+            await self._ready()
+            if self._child is not None:
+                return self._child.socket.with_name(name), self._child.why
+
     # Keeping it alive
 
     async def _ready(self) -> RemoteEngine:
@@ -169,7 +185,7 @@ class EngineProcess(AsyncEngine):
 
     async def _launch(self) -> None:
         self._become(State.STARTING, self._last)
-        child = await _Child.spawn(self._config, self._on_line)
+        child = await _Child.spawn(self._config, self._on_line, self._module)
         self._child = child
         try:
             await asyncio.wait_for(child.listening(), self.policy.start_timeout)
@@ -219,12 +235,12 @@ class _Child:
         self._reading = asyncio.get_running_loop().create_task(self._read_lines())
 
     @classmethod
-    async def spawn(cls, config: Config, on_line: Callable[[str], None]) -> _Child:
+    async def spawn(cls, config: Config, on_line: Callable[[str], None], module: str) -> _Child:
         """Start it. Raises OSError when the machine has no room for a process."""
         # mkdtemp's directories are open to their owner only.
         directory = Path(tempfile.mkdtemp(prefix="bakehouse-engine-"))
         ours, theirs = os.pipe()
-        command = [sys.executable, "-m", "bakehouse.engine", "--socket", str(directory / "engine.sock")]
+        command = [sys.executable, "-m", module, "--socket", str(directory / "engine.sock")]
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
