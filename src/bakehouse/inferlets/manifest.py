@@ -52,15 +52,15 @@ class Manifest:
     """
 
     name: str
-    version: Version
+    version: str
     description: str = ""
     authors: tuple[str, ...] = ()
     repository: str = ""
     readme: str = ""
     keywords: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
-    runtime: Mapping[str, Requirement] = field(default_factory=dict)
-    dependencies: Mapping[str, Version] = field(default_factory=dict)
+    runtime: Mapping[str, str] = field(default_factory=dict)
+    dependencies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ref(self) -> str:
@@ -80,15 +80,15 @@ class Manifest:
         package = content.package
         return cls(
             name=_checked("package.name", check_name, package.name),
-            version=_checked("package.version", Version.parse, package.version),
+            version=_checked("package.version", _version, package.version),
             description=package.description,
             authors=tuple(package.authors),
             repository=package.repository,
             readme=package.readme,
             keywords=tuple(package.keywords),
             parameters=tuple(_parameter(name, said) for name, said in content.parameters.items()),
-            runtime={name: _interface(name, said) for name, said in content.runtime.items()},
-            dependencies=dict(_dependency(name, said) for name, said in content.dependencies.items()),
+            runtime=_checked_table("runtime", content.runtime, _interface),
+            dependencies=_checked_table("dependencies", content.dependencies, _dependency),
         )
 
     def input_schema(self) -> dict[str, Any]:
@@ -150,20 +150,26 @@ def _parameter(name: str, said: _Parameter) -> Parameter:
     return Parameter(name, said.type, said.optional, said.description)
 
 
-def _interface(name: str, said: str) -> Requirement:
-    place = f"runtime.{name}"
+def _interface(name: str, required: str) -> None:
     if name not in INTERFACES:
-        known = ", ".join(INTERFACES)
-        raise BadProgram(f"{FILENAME}: {place}: there is no such interface; there are: {known}", field=place)
-    requirement = _checked(place, Requirement.parse, said)
-    if INTERFACES[name] not in requirement:
-        raise BadProgram(f"{FILENAME}: {place}: requires {said}, this host has {INTERFACES[name]}", field=place)
-    return requirement
+        raise ValueError(f"there is no such interface; there are: {', '.join(INTERFACES)}")
+    if INTERFACES[name] not in Requirement.parse(required):
+        raise ValueError(f"requires {required}, this host has {INTERFACES[name]}")
 
 
-def _dependency(name: str, said: str) -> tuple[str, Version]:
-    place = f"dependencies.{name}"
-    return _checked(place, check_name, name), _checked(place, Version.parse, said)
+def _dependency(name: str, version: str) -> None:
+    check_name(name)
+    _version(version)
+
+
+def _version(text: str) -> str:
+    return str(Version.parse(text))
+
+
+def _checked_table(place: str, table: dict[str, str], check: Callable[[str, str], None]) -> dict[str, str]:
+    for name, said in table.items():
+        _checked(f"{place}.{name}", lambda text, name=name: check(name, text), said)
+    return table
 
 
 def _checked(place: str, check: Callable[[str], T], value: str) -> T:

@@ -131,7 +131,7 @@ class ProgramStore:
             raise BadProgram(f"say which version of {wanted.name} to remove", field="program")
         with self._guard:
             program = self._find(owner, wanted).program
-            self._record(owner, program.manifest).unlink()
+            self._record(owner, program.manifest).unlink(missing_ok=True)
             names = self._programs[owner]
             del names[wanted.name][wanted.version]
             if not names[wanted.name]:
@@ -145,7 +145,7 @@ class ProgramStore:
     def _admit(self, owner: str, manifest: Manifest, text: str, digest: str, force: bool) -> Program | None:
         """The program, where it is there already. Raises where it cannot be."""
         versions = self._programs.get(owner, {}).get(manifest.name, {})
-        there = versions.get(manifest.version)
+        there = versions.get(Version.parse(manifest.version))
         if there is not None:
             if there.program.digest == digest and there.text == text:
                 return there.program
@@ -157,7 +157,7 @@ class ProgramStore:
         elif sum(map(len, self._programs.get(owner, {}).values())) >= MAX_PROGRAMS:
             raise Refused(f"an owner has at most {MAX_PROGRAMS} programs; remove some")
         for name, version in manifest.dependencies.items():
-            self._find(owner, Ref(name, version), f"dependencies.{name}: ")
+            self._find(owner, Ref(name, Version.parse(version)), f"dependencies.{name}: ")
         return None
 
     def _find(self, owner: str, wanted: Ref, what_for: str = "") -> _Installed:
@@ -176,11 +176,12 @@ class ProgramStore:
         record.parent.mkdir(parents=True, exist_ok=True)
         _write(record, json.dumps({"digest": digest, "manifest": text}).encode())
         versions = self._versions(owner, manifest.name)
-        replaced = versions.get(manifest.version)
-        versions[manifest.version] = _Installed(Program(manifest, owner, blob, digest), text)
+        installed = _Installed(Program(manifest, owner, blob, digest), text)
+        replaced = versions.get(installed.version)
+        versions[installed.version] = installed
         if replaced is not None:
             self._drop_blob(replaced.program.digest)
-        return versions[manifest.version].program
+        return installed.program
 
     def _versions(self, owner: str, name: str) -> dict[Version, _Installed]:
         return self._programs.setdefault(owner, {}).setdefault(name, {})
@@ -212,8 +213,8 @@ class ProgramStore:
                 log.exception("a program cannot be read and is left out: %s", path)
                 whole = False
             else:
-                manifest = installed.program.manifest
-                self._versions(installed.program.owner, manifest.name)[manifest.version] = installed
+                program = installed.program
+                self._versions(program.owner, program.manifest.name)[installed.version] = installed
         for path in [*self._blobs.glob("*.new"), *self._owners.glob("*/*/*.new")]:
             path.unlink()
         used = {installed.program.wasm for installed in self._all()}
@@ -231,6 +232,10 @@ class ProgramStore:
 class _Installed:
     program: Program
     text: str
+
+    @property
+    def version(self) -> Version:
+        return Version.parse(self.program.manifest.version)
 
 
 def _folder(owner: str) -> str:
