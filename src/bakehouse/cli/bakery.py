@@ -1,0 +1,99 @@
+"""The ``bakery`` command: make programs that run beside the model, and build them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from bakehouse.cli import options
+from bakehouse.cli.ending import run_commands
+from bakehouse.cli.failures import Exit, Failure
+from bakehouse.cli.output import Output
+
+app = typer.Typer(
+    name="bakery",
+    help="Build inferlets: programs that run beside the model, in a sandbox.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _bakery() -> None:
+    pass
+
+
+@app.command()
+def build(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="The program's folder, or its Python file.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="The file to write.  [default: NAME.wasm]", dir_okay=False)
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Where built programs are kept.", file_okay=False)
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Build a program into one file that `pie run --path` and a server take."""
+    from bakehouse.inferlets import bakery
+
+    output = Output(json)
+    target = out or Path(f"{bakery.read_project(source).manifest.name}.wasm")
+    try:
+        built = bakery.build(source, target, cache=cache or _cache(), say=lambda text: output.say(text, "dim"))
+    except bakery.BuildFailed as error:
+        raise Failure(error.detail, Exit.FAILED) from error
+    result = {
+        "path": str(built.path),
+        "program": built.manifest.ref,
+        "digest": built.digest,
+        "size": built.size,
+        "seconds": round(built.seconds, 3),
+        "cached": built.cached,
+        "files": list(built.files),
+    }
+    output.result(result, lambda console: _draw(console, result))
+
+
+def _draw(console: Console, built: dict[str, Any]) -> None:
+    how = "from the cache" if built["cached"] else "built"
+    size = built["size"] / (1 << 20)
+    console.print(
+        f"{built['path']}: {built['program']}, {size:.1f} MiB, {how} in {built['seconds']:.1f} s", markup=False
+    )
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "bakehouse" / "bakery"
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="The program's name.")],
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Its folder.  [default: ./NAME]")] = None,
+    json: options.Json = False,
+) -> None:
+    """Write a new program that builds and runs as it is."""
+    from bakehouse.inferlets import bakery
+
+    folder = out or Path(name)
+    files = bakery.create(name, folder)
+    result = {"name": name, "folder": str(folder), "files": [str(path) for path in files]}
+
+    def draw(console: Console) -> None:
+        console.print("\n".join(result["files"]), markup=False)
+        console.print(f"Next: bakery build {folder} -o {name}.wasm", markup=False)
+
+    Output(json).result(result, draw)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    run_commands(app, arguments)

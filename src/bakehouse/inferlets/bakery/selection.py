@@ -1,0 +1,157 @@
+"""Which of a project's files go into a program, and what they import from elsewhere."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bakehouse.inferlets.bakery.imports import Import, imports_of
+from bakehouse.inferlets.bakery.problems import BadProject, Problem
+from bakehouse.inferlets.bakery.project import Project, sandbox_modules
+from bakehouse.inferlets.bakery.unfit import unfit
+
+#: Bytes of all files that are no Python.
+MAX_DATA = 16 << 20
+
+
+@dataclass(slots=True)
+class Selection:
+    """*files* maps paths inside the program to where they are now; *outside* is what they import of others, by file."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    outside: list[tuple[str, Import]] = field(default_factory=list)
+
+    @property
+    def imports(self) -> list[str]:
+        """Modules that the program cannot do without."""
+        return sorted({found.name for _, found in self.outside if not found.guarded})
+
+    @property
+    def optional(self) -> list[str]:
+        """Modules, or names inside of some, that it may do without."""
+        return sorted({target for _, found in self.outside for target in found.targets} - set(self.imports))
+
+
+def select(project: Project) -> Selection:
+    """What the entry point imports, directly or not, and all of every package that it imports from.
+
+    Raises `BadProject` for sources that are not Python, and for imports that cannot work in the sandbox.
+    """
+    walk = _Walk(project)
+    walk.reach(Path(project.entry).stem, project.folder / project.entry)
+    walk.follow()
+    walk.pack()
+    if walk.problems:
+        raise BadProject(sorted(set(walk.problems)))
+    return walk.selection
+
+
+def check_outside(selection: Selection, dependencies: frozenset[str]) -> None:
+    """Every import finds its module: in the standard library or among *dependencies*. Raises `BadProject`."""
+    known = sandbox_modules() | dependencies | {"inferlet"}
+    problems = [
+        Problem(
+            file,
+            found.line,
+            f"import {found.name}: there is no such module; list what brings it in requirements.txt, or in "
+            "[project] dependencies of pyproject.toml",
+        )
+        for file, found in selection.outside
+        if not found.guarded and found.name.partition(".")[0] not in known
+    ]
+    if problems:
+        raise BadProject(sorted(set(problems)))
+
+
+class _Walk:
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._modules = project.modules()
+        self._reached: dict[str, Path] = {}
+        self._todo: list[str] = []
+        self.selection = Selection()
+        self.problems: list[Problem] = []
+
+    def reach(self, module: str, path: Path) -> None:
+        if module not in self._reached:
+            self._reached[module] = path
+            self._todo.append(module)
+
+    def follow(self) -> None:
+        while self._todo:
+            module = self._todo.pop()
+            path = self._reached[module]
+            tree = self._parsed(path)
+            for found in imports_of(tree, module, is_package=path.name == "__init__.py") if tree else ():
+                if not self._own(found):
+                    self._outside(self._shown(path), found)
+
+    def _own(self, found: Import) -> bool:
+        """Whether it is the project's own; if so, it and the packages above it are reached."""
+        for target in found.targets:
+            parts = target.split(".")
+            for end in range(1, len(parts) + 1):
+                name = ".".join(parts[:end])
+                if name in self._modules:
+                    self.reach(name, self._modules[name])
+        top = found.name.partition(".")[0]
+        return top in self._modules or any(name.startswith(f"{top}.") for name in self._modules)
+
+    def _outside(self, file: str, found: Import) -> None:
+        self.selection.outside.append((file, found))
+        for target in () if found.guarded else found.targets:
+            reason = unfit(target)
+            if reason:
+                self.problems.append(Problem(file, found.line, f"import {target}: {reason}"))
+                return
+
+    def pack(self) -> None:
+        """Reached modules, and their packages whole: what a package imports by computed names is inside it mostly."""
+        packages = {module.partition(".")[0] for module, path in self._reached.items() if self._in_package(path)}
+        for path in self._reached.values():
+            self._take(path)
+        size = 0
+        for root in self._project.roots:
+            for package in sorted(packages):
+                for path in _files(root / package):
+                    self._take(path)
+                    size += 0 if path.suffix == ".py" else path.stat().st_size
+        if size > MAX_DATA:
+            text = f"its packages hold {size} bytes of data, a program at most {MAX_DATA}"
+            self.problems.append(Problem(".", None, text))
+
+    def _in_package(self, path: Path) -> bool:
+        return path.parent not in self._project.roots
+
+    def _take(self, path: Path) -> None:
+        root = next(root for root in reversed(self._project.roots) if path.is_relative_to(root))
+        inside = path.relative_to(root).as_posix()
+        if self.selection.files.setdefault(inside, path) == path and path.suffix == ".py":
+            self._parsed(path)
+
+    def _parsed(self, path: Path) -> ast.Module | None:
+        try:
+            return ast.parse(path.read_bytes(), self._shown(path))
+        except SyntaxError as error:
+            self.problems.append(Problem(self._shown(path), error.lineno, f"{type(error).__name__}: {error.msg}"))
+        except ValueError as error:  # zero bytes
+            self.problems.append(Problem(self._shown(path), None, f"no Python source: {error}"))
+        return None
+
+    def _shown(self, path: Path) -> str:
+        return path.relative_to(self._project.folder).as_posix()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All below *folder*, which may not be there, but for hidden things and byte code."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "__pycache__":
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
