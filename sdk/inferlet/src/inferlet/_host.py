@@ -150,6 +150,11 @@ def host() -> Host:
     return _in_use[-1]
 
 
+def connected() -> Host | None:
+    """The host of this program, or None."""
+    return _in_use[-1] if _in_use else None
+
+
 def use(found: Host | None) -> None:
     """From now on *found* is the host; None takes it away."""
     _in_use[:] = [] if found is None else [found]

@@ -30,3 +30,12 @@ def unpack_ids(text: str) -> array[int]:
     if sys.byteorder == "big":
         ids.byteswap()
     return ids
+
+
+def unpack_floats(text: str) -> array[float]:
+    """Little-endian float32."""
+    floats = array("f")
+    floats.frombytes(text.encode("latin-1"))
+    if sys.byteorder == "big":
+        floats.byteswap()
+    return floats

@@ -50,6 +50,18 @@ class Cancelled(HostError):
     code = "cancelled"
 
 
+class Locked(HostError):
+    """Another program has the lock of what was to be changed."""
+
+    code = "locked"
+
+
+class DeadlineExceeded(HostError, TimeoutError):
+    """Its time was over before its result was there."""
+
+    code = "deadline_exceeded"
+
+
 class SpawnFailed(HostError):
     """The spawned program could not be started, or ended with an error; the text is its."""
 
@@ -74,9 +86,20 @@ class NotConnected(HostError):
         )
 
 
-_BY_CODE = {
+_BY_CODE: dict[str, type[HostError]] = {
     cls.code: cls
-    for cls in (BadRequest, NotFound, NameTaken, LimitExceeded, OutOfPages, Cancelled, SpawnFailed, McpError)
+    for cls in (
+        BadRequest,
+        NotFound,
+        NameTaken,
+        LimitExceeded,
+        OutOfPages,
+        Cancelled,
+        Locked,
+        DeadlineExceeded,
+        SpawnFailed,
+        McpError,
+    )
 }
 
 

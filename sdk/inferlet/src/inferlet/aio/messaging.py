@@ -1,0 +1,77 @@
+"""Between the programs of one owner: queues, and broadcasts to whoever listens."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from inferlet._host import host
+from inferlet.aio._waits import result, take
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+def push(topic: str, message: str) -> None:
+    """Put *message* at the end of the queue of *topic*. It stays there until somebody pulls it."""
+    host().messaging.push(topic, message)
+
+
+async def pull(topic: str) -> str:
+    """The next message of the queue, which nobody else gets; who waits longest is served first."""
+    return await result(host().messaging.pull(topic))
+
+
+def broadcast(topic: str, message: str) -> None:
+    """To everybody who is subscribed to *topic* now."""
+    host().messaging.broadcast(topic, message)
+
+
+def subscribe(topic: str) -> Subscription:
+    """What is broadcast on *topic* from now on."""
+    return Subscription(topic)
+
+
+class Subscription:
+    """Messages without an end. A reader that falls far behind misses some."""
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self._host = host()
+        self._wait: int | None = self._host.messaging.subscribe(topic)
+
+    async def next(self) -> str:
+        """The next message. Raises `RuntimeError` after `unsubscribe`."""
+        message = None if self._wait is None else await take(self._wait, keep=True)
+        if message is None:
+            raise RuntimeError(f"this subscription to {self.topic!r} has ended")
+        return message
+
+    def unsubscribe(self) -> None:
+        """Listen no more. May be repeated."""
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            self._host.waits.drop(wait)
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        if self._wait is None:
+            raise StopAsyncIteration
+        return await self.next()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unsubscribe()
+
+    def __del__(self) -> None:
+        # Where the host is gone, or the constructor failed, there is nothing to end.
+        with contextlib.suppress(Exception):
+            self.unsubscribe()

@@ -1,0 +1,28 @@
+# Written by scripts/unasync.py from aio/session.py: change that one.
+"""The client that launched this program, or that attached to it since."""
+
+from __future__ import annotations
+
+from inferlet._host import host
+from inferlet._packing import pack_bytes, unpack_bytes
+from inferlet._waits import result
+
+
+def send(text: str) -> None:
+    """Send *text*. Does not wait for anybody to read it."""
+    host().client.send(text)
+
+
+def receive() -> str:
+    """The next message, in the order they were sent; those that came before the call wait in a queue."""
+    return result(host().client.receive())
+
+
+def send_file(data: bytes) -> None:
+    """Send *data* as a file."""
+    host().client.send_file(pack_bytes(data))
+
+
+def receive_file() -> bytes:
+    """The next file, in the order they were sent."""
+    return unpack_bytes(result(host().client.receive_file()))

@@ -1,0 +1,153 @@
+# Written by scripts/unasync.py from aio/streams.py: change that one.
+"""What a generation gives, piece by piece.
+
+It runs in the engine from the call of `generate` on, so that several that were started run in one batch. Its context
+follows the reader: closed early, the context keeps what was read and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from inferlet._host import host
+from inferlet._waits import take
+from inferlet.errors import Cancelled, HostError
+from inferlet.events import AnyEvent, Event
+from inferlet.generation import Item, TokenLogprob
+from inferlet.model import Model
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Stream:
+    """What both kinds have in common. As a context manager it is closed when the block ends."""
+
+    def __init__(self, model: Model, wait: int) -> None:
+        #: Why it ended: stop (a stop token, a stop text, the end of a grammar) or length. None before the end.
+        self.finish: str | None = None
+        #: Of the tokens read so far, if they were asked for.
+        self.logprobs: list[TokenLogprob] = []
+        self._model = model
+        self._host = host()
+        self._wait: int | None = wait
+        self._cut = False
+
+    def close(self) -> None:
+        """End the generation. Its context is as if it had stopped after what was read. May be repeated."""
+        wait, self._wait = self._wait, None
+        if wait is not None:
+            self._host.waits.drop(wait)
+
+    def cut(self) -> None:
+        """Close it because its context is used otherwise: whoever reads on is told."""
+        if self._wait is not None:
+            self._cut = True
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _item(self) -> Item | None:
+        text = self._taken()
+        if self._cut:
+            raise Cancelled("this generation ended when its context was used otherwise; read it to its end before")
+        if text is None:
+            self._wait = None
+            return None
+        item = Item.parse(text)
+        self.logprobs += item.logprobs
+        if item.finish is not None:
+            self.finish, self._wait = item.finish, None
+        return item
+
+    def _taken(self) -> str | None:
+        if self._wait is None:
+            return None
+        try:
+            return take(self._wait, keep=True)
+        except HostError:  # With a generation that failed, its number is gone.
+            closed, self._wait = self._wait is None, None
+            if closed:  # Another task did that meanwhile.
+                return None
+            raise
+
+    def __del__(self) -> None:
+        # Where the host is gone, or the constructor failed, there is nothing to end.
+        with contextlib.suppress(Exception):
+            self.close()
+
+
+class TokenStream(Stream):
+    """Lists of ids as the model writes them: one each, or several at once. Stop tokens are in none."""
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self
+
+    def __next__(self) -> list[int]:
+        while (item := self._item()) is not None:
+            if item.tokens:
+                return item.tokens
+        raise StopIteration
+
+    def tokens(self) -> list[int]:
+        """Every id that was not read yet."""
+        found: list[int] = []
+        while (item := self._item()) is not None:
+            found += item.tokens
+        return found
+
+    def text(self) -> str:
+        """Their text, decoded in one piece, with special tokens in it."""
+        return self._model.tokenizer().decode(self.tokens())
+
+    def collect_tokens(self) -> list[int]:
+        """The older name of `tokens`."""
+        return self.tokens()
+
+    def collect_text(self) -> str:
+        """The older name of `text`."""
+        return self.text()
+
+
+class EventStream(Stream):
+    """Events, in order; the last one is `Event.Done`, and there is one of it."""
+
+    def __init__(self, model: Model, wait: int) -> None:
+        super().__init__(model, wait)
+        self._events: deque[AnyEvent] = deque()
+        #: Every id behind the events so far.
+        self.token_ids: list[int] = []
+
+    def __iter__(self) -> Iterator[AnyEvent]:
+        return self
+
+    def __next__(self) -> AnyEvent:
+        while not self._events:
+            item = self._item()
+            if item is None:
+                raise StopIteration
+            self._events += item.events
+            self.token_ids += item.tokens
+        return self._events.popleft()
+
+    def text(self) -> str:
+        """Read it to its end: the visible text of the whole generation."""
+        text = ""
+        for event in self:
+            if isinstance(event, Event.Done):
+                text = event.text
+        return text
+
+    def collect_text(self) -> str:
+        """The older name of `text`."""
+        return self.text()
