@@ -1,0 +1,174 @@
+"""The host of a program that runs outside the sandbox, with a server at the other end of a WebSocket.
+
+`inferlet.connect("ws://...")` makes one. Each call of the program is a request; a thread of its own reads and writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar, cast
+
+from inferlet import _host
+from inferlet._packing import pack_ids, unpack_ids
+from inferlet.client._connection import Connection
+from inferlet.client._errors import ConnectionLost
+from inferlet.client._events import Event, File, Message, event_from
+
+T = TypeVar("T")
+
+
+def show(event: Event) -> None:
+    """Print what the program sends to its client: there is nobody else to show it to."""
+    if isinstance(event, Message):
+        print(f"[Message] {event.text}", flush=True)
+    elif isinstance(event, File):
+        print(f"[File] {len(event.data)} bytes", flush=True)
+
+
+class RemoteHost:
+    """A `_host.Native` at a distance. Any thread may call it.
+
+    *events* gets what the program sends to its client, in a thread of this host. Raises `ConnectionLost`,
+    `Unauthorized`.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, events: Callable[[Event], None] = show) -> None:
+        self._events = events
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="inferlet-remote", daemon=True)
+        self._thread.start()
+        self._closed = False
+        try:
+            self._connection = self._run(Connection.open(url, token, self._unasked, self._lost))
+            self._process = str(self._run(self._connection.request("open"))["process"])
+        except BaseException:
+            self.close()
+            raise
+        self.waits = cast(_host.Waits, _RemoteWaits(self))
+        self.models = cast(_host.Models, _Interface(self, "models"))
+        self.contexts = cast(_host.Contexts, _Interface(self, "contexts"))
+        self.passes = cast(_host.Passes, _Interface(self, "passes"))
+        self.grammars = cast(_host.Grammars, _Interface(self, "grammars"))
+        self.decoders = cast(_host.Decoders, _Interface(self, "decoders"))
+        self.adapters = cast(_host.Adapters, _Interface(self, "adapters"))
+        self.client = cast(_host.Client, _Interface(self, "client"))
+        self.runtime = cast(_host.Runtime, _Interface(self, "runtime"))
+        self.messaging = cast(_host.Messaging, _Interface(self, "messaging"))
+        self.mcp = cast(_host.Mcp, _Interface(self, "mcp"))
+
+    def send(self, text: str) -> None:
+        """A message for the program's ``session.receive``, as a client of it would send."""
+        self._run(self._connection.request("signal", process=self._process, text=text))
+
+    def send_file(self, data: bytes) -> None:
+        self._run(self._connection.request("file", data, process=self._process))
+
+    def when_ready(self, wait: int, call: Callable[[], None]) -> None:
+        """`_host.Native.when_ready`."""
+        future = self._start(self._connection.request("watch", wait=wait))
+        # Also when the wait or the connection is gone: `take` then says why.
+        future.add_done_callback(lambda _: call())
+
+    def close(self) -> None:
+        """The server frees everything that the program held. May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        if hasattr(self, "_connection"):
+            self._run(self._connection.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def request(self, op: str, **fields: Any) -> Any:
+        return self._run(self._connection.request(op, **fields)).get("value")
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._start(work).result()
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if not self._thread.is_alive():
+            work.close()
+            raise ConnectionLost("this host was closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _unasked(self, frame: dict[str, Any], data: bytes) -> None:
+        if "event" in frame:
+            event = event_from(frame, data)
+            if event is not None:
+                self._events(event)
+
+    def _lost(self, end: ConnectionLost) -> None:
+        """Requests that wait are told already; there is nobody else."""
+
+
+def open_remote(url: str, *, token: str | None = None) -> RemoteHost:
+    """The host at *url*, ``ws://host:port``; *token* is an API key. Raises as `RemoteHost`."""
+    return RemoteHost(url, token)
+
+
+class _Interface:
+    """One interface: each method is a request."""
+
+    def __init__(self, host: RemoteHost, name: str) -> None:
+        self._host, self._name = host, name
+
+    def __getattr__(self, method: str) -> Callable[..., Any]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+
+        def call(*arguments: Any) -> Any:
+            return self._host.request("call", interface=self._name, method=method, arguments=list(arguments))
+
+        # The next look-up finds it without coming here.
+        self.__dict__[method] = call
+        return call
+
+
+class _RemoteWaits:
+    """Waits, looked at from here: which of them are known to be ready."""
+
+    def __init__(self, host: RemoteHost) -> None:
+        self._host = host
+        self._changed = threading.Condition()
+        self._watched: dict[int, object] = {}
+        self._ready: set[int] = set()
+
+    def take(self, wait: int) -> str | None:
+        with self._changed:
+            # What comes after this item is not known yet.
+            self._ready.discard(wait)
+            self._watched.pop(wait, None)
+        value: str | None = self._host.request("take", wait=wait)
+        return value
+
+    def any(self, waits: str, seconds: float) -> str:
+        wanted = unpack_ids(waits)
+        for wait in wanted:
+            self._watch(wait)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._ready.isdisjoint(wanted), None if seconds < 0 else seconds)
+            return pack_ids(wait for wait in wanted if wait in self._ready)
+
+    def drop(self, wait: int) -> None:
+        with self._changed:
+            self._ready.discard(wait)
+            self._watched.pop(wait, None)
+        self._host.request("call", interface="waits", method="drop", arguments=[wait])
+
+    def _watch(self, wait: int) -> None:
+        with self._changed:
+            if wait in self._watched:
+                return
+            # A new one each time: the answer about an item that was taken since says nothing about the next.
+            mark = self._watched[wait] = object()
+        self._host.when_ready(wait, lambda: self._is_ready(wait, mark))
+
+    def _is_ready(self, wait: int, mark: object) -> None:
+        with self._changed:
+            if self._watched.get(wait) is mark:
+                self._ready.add(wait)
+                self._changed.notify_all()

@@ -1,0 +1,40 @@
+"""``--limit NAME=VALUE``: what a program may use, as people write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from bakehouse.cli.failures import Failure
+from bakehouse.inferlets.base import Limits
+from bakehouse.settings.units import parse_duration, parse_size
+
+_KINDS = {field.name: type(field.default) for field in fields(Limits)}
+_SIZES = ("memory", "message", "file", "output")
+_TIMES = ("cpu", "wall")
+
+
+def read_limits(pairs: Iterable[str]) -> Limits:
+    """The default limits, changed by *pairs*. Raises Failure."""
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or name not in _KINDS:
+            raise Failure(f"--limit {pair}: write NAME=VALUE, where NAME is one of {', '.join(_KINDS)}")
+        given[name] = _number(pair, name, value)
+    try:
+        return Limits(**given)
+    except ValueError as error:
+        raise Failure(f"--limit {error}") from error
+
+
+def _number(pair: str, name: str, value: str) -> float:
+    try:
+        if name in _SIZES:
+            return int(parse_size(value))
+        if name in _TIMES:
+            return float(parse_duration(value))
+        return int(value)
+    except ValueError as error:
+        raise Failure(f"--limit {pair}: {error}") from error

@@ -1,0 +1,195 @@
+"""``pie run``: an engine and one program in this process, what the program sends on the terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bakehouse.cli import options
+from bakehouse.cli.failures import Exit, Failure
+from bakehouse.cli.pie.limits import read_limits
+from bakehouse.cli.pie.terminal import Terminal, feed_lines
+from bakehouse.cli.server import settings_for
+from bakehouse.engine.spec import ModelSpec
+from bakehouse.inferlets.base import Launch, Limits
+
+if TYPE_CHECKING:
+    from bakehouse.inferlets.programs import Program, ProgramStore
+    from bakehouse.wiring.local import Local
+
+OWNER = "local"
+MANIFEST = "Pie.toml"
+#: Seconds that an interrupted program has to end.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be run: a component, a Python file, or a program that is installed; and with what."""
+
+    program: str | None
+    path: Path | None
+    manifest: Path | None
+    native: Path | None
+    arguments: tuple[str, ...]
+    limits: Limits
+    interactive: bool
+    files: Path
+    as_json: bool
+
+
+def run(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[INFERLET] [-- ARGS]",
+            help="An installed program, NAME or NAME@1.2.3, unless --path or --native says what to run; "
+            "then the program's arguments, after --.",
+        ),
+    ] = None,
+    path: Annotated[
+        Path | None, typer.Option("--path", "-p", help="A component that `bakery build` made.", dir_okay=False)
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", "-m", help="Its Pie.toml.  [default: Pie.toml beside it]", dir_okay=False),
+    ] = None,
+    native: Annotated[
+        Path | None,
+        typer.Option("--native", help="A Python file, run by this Python without a sandbox.", dir_okay=False),
+    ] = None,
+    dummy: Annotated[
+        bool, typer.Option("--dummy", help="An engine without weights: it answers nonsense, at once.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", help="A model of `pie model list`; may be repeated. With --dummy: its name.  [default: all]"
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="NAME=VALUE", help="What the program may use, such as memory=128MiB."),
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", help="Send each line typed to the program, as a message.")
+    ] = False,
+    files: Annotated[
+        Path, typer.Option("--files", metavar="DIR", help="Where files go that the program sends.", file_okay=False)
+    ] = Path("pie-files"),
+    home: options.Home = None,
+    config: options.Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write everything as JSON, an object per line.")] = False,
+) -> None:
+    """Start an engine in this process, run one program beside it, and show what it sends until it ends.
+
+    Lines of a standard input that is no terminal are sent to the program as messages. Ctrl-C ends it.
+    """
+    program, arguments = _split(words or [], path is not None or native is not None)
+    wanted = Wanted(
+        program, path, manifest, native, tuple(arguments), read_limits(limit or []), interactive, files, as_json
+    )
+    _check(wanted)
+    settings = settings_for(home, config)
+    specs = _specs(settings.home, model or [], dummy)
+    raise typer.Exit(asyncio.run(_run(wanted, specs, settings.home)))
+
+
+def _split(words: list[str], named: bool) -> tuple[str | None, list[str]]:
+    """The program and its arguments; all are arguments where an option has *named* the program."""
+    if named:
+        return None, words
+    if not words:
+        raise Failure("nothing to run", hint="Name an installed program, or give --path FILE.wasm or --native FILE.py.")
+    return words[0], words[1:]
+
+
+def _check(wanted: Wanted) -> None:
+    """Refuse early, before an engine is started. Raises Failure."""
+    if wanted.path is not None and wanted.native is not None:
+        raise Failure("--path and --native: give one of them")
+    if wanted.manifest is not None and wanted.path is None:
+        raise Failure("--manifest goes with --path FILE.wasm")
+    for option, file in (("--path", wanted.path), ("--manifest", wanted.manifest), ("--native", wanted.native)):
+        if file is not None and not file.is_file():
+            raise Failure(f"{option} {file}: there is no such file")
+    if wanted.path is not None and wanted.manifest is None and not (wanted.path.parent / MANIFEST).is_file():
+        raise Failure(
+            f"--path {wanted.path} needs its manifest",
+            hint=f"Add --manifest PATH/{MANIFEST}; it says the program's name and version.",
+        )
+
+
+def _specs(home: Path, names: list[str], dummy: bool) -> list[ModelSpec]:
+    # Imported here, because `wiring` loads much.
+    from bakehouse.wiring.models import Models
+
+    if dummy:
+        return _dummies(names)
+    models = Models(home)
+    specs = [models.get(name) for name in names] or models.list()
+    if not specs:
+        raise Failure(
+            "there is no model here",
+            hint="Add one with `pie model add NAME SOURCE`, or try the program with --dummy.",
+        )
+    return specs
+
+
+def _dummies(names: list[str]) -> list[ModelSpec]:
+    from dataclasses import replace
+
+    from bakehouse.wiring.local import DUMMY_MODEL
+
+    return [replace(DUMMY_MODEL, name=name) for name in names] or [DUMMY_MODEL]
+
+
+async def _run(wanted: Wanted, specs: list[ModelSpec], home: Path) -> int:
+    from bakehouse.wiring.local import FOLDER, local_host
+
+    with ExitStack() as stack:
+        # Of this run alone, so that many can run at one time.
+        own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pie-")))
+        async with local_host(specs, home / FOLDER, programs=own) as local:
+            terminal = Terminal(wanted.files, as_json=wanted.as_json)
+            program = _install(wanted, local.programs, home)
+            return _follow(wanted, local, terminal, program)
+
+
+def _install(wanted: Wanted, programs: ProgramStore, home: Path) -> Program:
+    """The component as a program of this run."""
+    path = wanted.path
+    assert path is not None
+    manifest = wanted.manifest or path.parent / MANIFEST
+    return programs.install(OWNER, manifest.read_text(encoding="utf-8"), path.read_bytes())
+
+
+def _follow(wanted: Wanted, local: Local, terminal: Terminal, program: Program) -> int:
+    """Launch it and wait for its end; the exit status."""
+    launch = Launch(
+        id=str(uuid.uuid4()),
+        owner=OWNER,
+        username=OWNER,
+        program=program.ref,
+        arguments=wanted.arguments,
+        limits=wanted.limits,
+    )
+    instance = local.host.launch(launch, terminal, program)
+    if wanted.interactive or not sys.stdin.isatty():
+        feed_lines(sys.stdin, instance.send, terminal.over)
+    try:
+        outcome = instance.wait(None)
+    except KeyboardInterrupt:
+        instance.terminate()
+        instance.wait(_PATIENCE)
+        return Exit.INTERRUPTED
+    assert outcome is not None
+    return terminal.conclude(outcome)

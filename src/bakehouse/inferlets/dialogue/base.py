@@ -1,0 +1,53 @@
+"""What a dialogue stands on: who speaks, and the parts of the host that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bakehouse.inferlets.base import Launch, Limits, Outlet
+from bakehouse.inferlets.dialogue.relay import Relays
+from bakehouse.inferlets.processes import Processes
+from bakehouse.inferlets.programs import ProgramStore
+
+SCOPES = ("run", "deploy", "admin")
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """The client of a dialogue, as its key says. ``owner`` is whose programs and processes it sees."""
+
+    owner: str
+    username: str
+    scopes: frozenset[str] = frozenset(SCOPES)
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class NativeHost(Protocol):
+    """The host of a program that runs at the client: the interfaces of the WIT package as attributes, and these."""
+
+    waits: Any
+
+    def when_ready(self, wait: int, call: Callable[[], None]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Opened(Protocol):
+    """Makes the host of one native program, whose output goes to the outlet."""
+
+    def __call__(self, launch: Launch, outlet: Outlet) -> NativeHost: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One for all dialogues of a host. *limits* are what an instance gets at most."""
+
+    processes: Processes
+    programs: ProgramStore
+    open_native: Opened
+    relays: Relays
+    limits: Limits = field(default_factory=Limits)

@@ -1,0 +1,75 @@
+"""The calls of a program that runs at its client, outside any sandbox, one after the other in a thread of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from bakehouse.inferlets.dialogue.base import NativeHost
+from bakehouse.inferlets.dialogue.fields import BadRequest
+
+INTERFACES = (
+    "waits", "models", "contexts", "passes", "grammars", "decoders", "adapters", "client", "runtime", "messaging", "mcp",
+)  # fmt: skip
+#: These block: they have operations of their own.
+_BLOCKING = {("waits", "take"): "take", ("waits", "any"): "watch"}
+
+
+class NativeCalls:
+    """One program's. Of one event loop."""
+
+    def __init__(self, host: NativeHost) -> None:
+        self._host = host
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, "inferlets-native")
+        self._taking: set[int] = set()
+
+    async def call(self, interface: str, method: str, arguments: list[Any]) -> Any:
+        """What the method of an interface gives. Raises `BadRequest` for one that is not there, and its own errors."""
+        found = self._method(interface, method)
+        try:
+            inspect.signature(found).bind(*arguments)
+        except TypeError as error:
+            raise BadRequest(f"arguments: {interface}.{method}: {error}", field="arguments") from None
+        return await self._loop.run_in_executor(self._thread, found, *arguments)
+
+    async def watch(self, wait: int) -> None:
+        """Return when `take` of *wait* would answer at once."""
+        ready: asyncio.Future[None] = self._loop.create_future()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the event loop is closed, and with it whoever waits
+                self._loop.call_soon_threadsafe(lambda: ready.done() or ready.set_result(None))
+
+        await self._loop.run_in_executor(self._thread, self._host.when_ready, wait, tell)
+        await ready
+
+    async def take(self, wait: int) -> str | None:
+        """The result or next item of *wait*."""
+        if wait in self._taking:
+            raise BadRequest(f"wait: {wait} is being taken already", field="wait")
+        self._taking.add(wait)
+        try:
+            await self.watch(wait)
+            value: str | None = await self._loop.run_in_executor(self._thread, self._host.waits.take, wait)
+            return value
+        finally:
+            self._taking.discard(wait)
+
+    async def close(self) -> None:
+        """Free what the program holds."""
+        await asyncio.to_thread(self._host.close)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _method(self, interface: str, method: str) -> Any:
+        if (interface, method) in _BLOCKING:
+            raise BadRequest(f"method: use the operation {_BLOCKING[interface, method]!r}", field="method")
+        if interface not in INTERFACES:
+            raise BadRequest(f"interface: must be one of {', '.join(INTERFACES)}, not {interface!r}", field="interface")
+        found = None if method.startswith("_") else getattr(getattr(self._host, interface), method, None)
+        if not inspect.ismethod(found) and not inspect.isfunction(found):
+            raise BadRequest(f"method: {interface} has no {method!r}", field="method")
+        return found

@@ -1,0 +1,112 @@
+"""What goes to a client: answers first, then what its processes sent, taken from them when the client has room.
+
+Only answers are queued here. A client that reads slowly leaves events with their process, which keeps the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from bakehouse.inferlets.dialogue.frames import Frame
+
+#: Events of one process before the next one has its turn, and frames of one answer to `take`.
+TURN = 64
+#: Answers that may wait before no more requests are read.
+MOST = 1024
+
+
+class Source(Protocol):
+    """Where events come from: one process, as this client listens to it."""
+
+    def frames(self) -> list[Frame]:
+        """The frames of the next event, in order; none where there is no event now. Never blocks."""
+
+
+class Outgoing:
+    """Of one event loop; `ring` may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._answers: deque[Frame] = deque()
+        self._rung: deque[Source] = deque()
+        self._due: dict[Source, None] = {}
+        self._waking = False
+        self._closed = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    def answer(self, *frames: Frame) -> None:
+        """Put *frames* in line, together."""
+        self._answers.extend(frames)
+        if len(self._answers) >= MOST:
+            self._room.clear()
+        self._news.set()
+
+    def post(self, frame: Frame) -> None:
+        """`answer`, from any thread."""
+        # Where the event loop is closed, nobody is left to tell.
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.answer, frame)
+
+    async def room(self) -> None:
+        """Wait while too many answers wait to be sent."""
+        await self._room.wait()
+
+    def bell(self, source: Source) -> Callable[[], None]:
+        """To be called, from any thread, when *source* has news."""
+
+        def ring() -> None:
+            self._rung.append(source)
+            if not self._waking:
+                self._waking = True
+                # Where the event loop is closed, nobody is left to tell.
+                with suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._wake)
+
+        return ring
+
+    def _wake(self) -> None:
+        self._waking = False
+        while self._rung:
+            self._due[self._rung.popleft()] = None
+        self._news.set()
+
+    async def take(self) -> list[Frame]:
+        """The next frames to send, some at a time; none at the end."""
+        while True:
+            frames = self._gather()
+            if frames or self._closed:
+                return frames
+            self._news.clear()
+            await self._news.wait()
+
+    def _gather(self) -> list[Frame]:
+        frames = list(self._answers)
+        self._answers.clear()
+        self._room.set()
+        for source in list(self._due):
+            if len(frames) >= TURN:
+                break
+            self._one_turn(source, frames)
+        return frames
+
+    def _one_turn(self, source: Source, frames: list[Frame]) -> None:
+        del self._due[source]
+        for _ in range(TURN):
+            found = source.frames()
+            if not found:
+                return
+            frames += found
+            if len(found) > 1:  # a file: its bytes are enough for now
+                break
+        self._due[source] = None  # it may have more: at the end of the line
+
+    def close(self) -> None:
+        self._closed = True
+        self._room.set()
+        self._news.set()
