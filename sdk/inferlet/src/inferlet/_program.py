@@ -75,7 +75,8 @@ def positional(main: Callable[..., Any], arguments: Sequence[str]) -> tuple[Any,
     if any(other.default is other.empty and other.kind in _NEEDED for other in others) or first.kind not in _PLAIN:
         raise ProgramError("main takes nothing, a list of arguments or an input: main(), main(args) or main(input)")
     annotation = first.annotation if isinstance(first.annotation, str) else _name_of(first.annotation)
-    if first.name == "input" or _DICT.match(annotation):
+    # Twice a string, it keeps its quotes: an annotation in quotes below `from __future__ import annotations`.
+    if first.name == "input" or _DICT.match(annotation.strip("'\"")):
         return (input_of(arguments),)
     return (list(arguments),)
 

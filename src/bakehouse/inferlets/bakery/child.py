@@ -6,7 +6,7 @@ It is a process of its own because the library prints, keeps memory, and ends th
 import json
 import sys
 
-from componentize_py import componentize
+from componentize_py import componentize  # type: ignore[import-untyped]
 
 request = json.loads(sys.argv[1])
 componentize(
@@ -20,8 +20,8 @@ componentize(
     "bakery_program",
     request["out"],
     False,
-    {},
-    {},
-    False,
     [],
+    [],
+    False,
+    None,
 )
