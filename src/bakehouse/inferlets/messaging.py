@@ -242,6 +242,9 @@ class _Pull(Future[str]):
         super().cancel()
         return True
 
+    def cancelled(self) -> bool:
+        return super().cancelled() or self.state == "given up"
+
     def result(self, timeout: float | None = None) -> str:
         message = super().result(timeout)
         if not self._messaging._take(self):

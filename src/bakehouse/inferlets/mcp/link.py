@@ -1,0 +1,207 @@
+"""One connection to one MCP server, over the official SDK, which nothing else here knows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+import bakehouse
+from bakehouse.inferlets.errors import McpFailed
+from bakehouse.inferlets.mcp.base import McpServer
+
+if TYPE_CHECKING:
+    from mcp import Client
+    from mcp.client import Transport
+    from mcp.client._transport import TransportStreams
+
+log = logging.getLogger(__name__)
+
+_OBJECT = TypeAdapter(dict[str, Any])
+
+
+class Link:
+    """Belongs to the event loop that opened it.
+
+    A task of its own holds the SDK's client, because that must be left by the task that entered it.
+    """
+
+    def __init__(self, server: McpServer) -> None:
+        self._server = server
+        self._client: Client | None = None
+        self._stop = asyncio.Event()
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.get_running_loop().create_task(self._hold())
+
+    @classmethod
+    async def open_to(cls, server: McpServer) -> Link:
+        """Start or find *server*, and agree on a version with it. Raises `McpFailed`."""
+        link = cls(server)
+        try:
+            await asyncio.wait_for(asyncio.shield(link._opened), server.timeout)
+        except TimeoutError:
+            await link.close()
+            raise link._failed(f"it did not answer in {server.timeout:g} s") from None
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    @property
+    def open(self) -> bool:
+        """Whether requests can be made, as far as is known."""
+        return self._client is not None and not self._stop.is_set()
+
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
+        """The result, plain JSON. Raises `McpFailed`, with the server's code and text where it refused."""
+        from mcp.shared.exceptions import MCPError
+
+        try:
+            result = await self._unless_stopped(self._ask(method, params))
+        except MCPError as error:
+            raise self._failed(f"{error.message} (code {error.code})") from None
+        except (ValueError, RuntimeError, OSError) as error:
+            # An answer that is not as the protocol says, or a transport that broke under the request.
+            raise self._failed(f"{type(error).__name__}: {error}") from None
+        if result.get("resultType") == "input_required":
+            raise self._failed(f"{method} asks for input that a program cannot give")
+        return result
+
+    async def close(self) -> None:
+        """End it, and the server that was started for it. May be repeated."""
+        self._stop.set()
+        if not self._opened.done():
+            self._task.cancel()
+        await asyncio.wait((self._task,))
+
+    async def _unless_stopped(self, work: Any) -> Any:
+        asked, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((asked, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise self._failed("the connection to it was closed")
+            return asked.result()
+        finally:
+            asked.cancel()
+            stopped.cancel()
+
+    async def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        from mcp.shared.exceptions import MCPError
+        from mcp_types import HEADER_MISMATCH, Request
+
+        if self._client is None:
+            raise self._failed("the connection to it was closed")
+        client, timeout = self._client, self._server.timeout
+        try:
+            request = Request[Any, Any](method=method, params=params)
+            return await client.session.send_request(request, _OBJECT, request_read_timeout_seconds=timeout)
+        except MCPError as error:
+            if error.code != HEADER_MISMATCH or method != "tools/call":
+                raise
+        # Such a server wants arguments repeated in headers. The SDK knows which, once it has listed the tools.
+        found = await client.call_tool(params.get("name", ""), params.get("arguments"), timeout)
+        return found.model_dump(by_alias=True, mode="json", exclude_unset=True)
+
+    async def _hold(self) -> None:
+        """Open, stay open until it is to stop or the server is gone, and close."""
+        try:
+            async with _client(self._server, self._stop.set) as client:
+                self._client = client
+                self._opened.set_result(None)
+                await self._stop.wait()
+        except Exception as error:
+            log.warning("MCP server %r: %s", self._server.name, error, exc_info=True)
+            if not self._opened.done():
+                self._opened.set_exception(self._failed(f"it could not be reached: {_text(error)}"))
+        finally:
+            self._client = None
+            self._stop.set()
+            if not self._opened.done():
+                self._opened.cancel()
+
+    def _failed(self, text: str) -> McpFailed:
+        return McpFailed(f"MCP server {self._server.name!r}: {text}")
+
+
+@asynccontextmanager
+async def _client(server: McpServer, on_end: Callable[[], None]) -> AsyncIterator[Client]:
+    """A client that has agreed on a version. *on_end* is called when a server that was started here is gone."""
+    # Here, because it takes a second to load, and most hosts have no MCP servers.
+    from mcp import Client
+    from mcp_types import Implementation
+
+    ours = Implementation(name="bakehouse", version=bakehouse.__version__)
+    async with (
+        _transport(server, on_end) as transport,
+        Client(transport, client_info=ours, read_timeout_seconds=server.timeout, cache=None) as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def _transport(server: McpServer, on_end: Callable[[], None]) -> AsyncIterator[Transport]:
+    import httpx2
+    from mcp import StdioServerParameters
+    from mcp.client.stdio import stdio_client
+    from mcp.client.streamable_http import streamable_http_client
+
+    if server.command:
+        command, *arguments = server.command
+        parameters = StdioServerParameters(command=command, args=arguments, env=dict(server.environment))
+        # What it prints about itself is for the operator, so it goes where our own lines go.
+        yield _watched(stdio_client(parameters, sys.__stderr__ or sys.stderr), on_end)
+    else:
+        async with httpx2.AsyncClient(headers=dict(server.headers), timeout=server.timeout) as http:
+            yield streamable_http_client(server.url, http_client=http)
+
+
+@asynccontextmanager
+async def _watched(
+    transport: AbstractAsyncContextManager[TransportStreams], on_end: Callable[[], None]
+) -> AsyncIterator[TransportStreams]:
+    async with transport as (read, write):
+        yield _Watched(read, on_end), write
+
+
+class _Watched:
+    """A stream of the SDK that says when it is at its end, which the SDK keeps to itself."""
+
+    def __init__(self, stream: Any, on_end: Callable[[], None]) -> None:
+        self._stream, self._on_end = stream, on_end
+
+    async def receive(self) -> Any:
+        return await self._stream.receive()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def __aiter__(self) -> _Watched:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._stream.__anext__()
+        except StopAsyncIteration:
+            self._on_end()
+            raise
+
+    async def __aenter__(self) -> _Watched:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> bool | None:
+        return bool(await self._stream.__aexit__(*error))
+
+
+def _text(error: BaseException) -> str:
+    """What went wrong, without what only concerns the operator."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
