@@ -19,7 +19,7 @@ from bakehouse.inferlets.calls.guest import Guest
 from bakehouse.inferlets.deadlines import Deadlines
 from bakehouse.inferlets.errors import InferletError, NotRunning, Refused
 from bakehouse.inferlets.instances import GuardedOutlet, Instance
-from bakehouse.inferlets.mcp import McpDirectory
+from bakehouse.inferlets.mcp import ConfiguredMcp
 from bakehouse.inferlets.messaging import LocalMessaging
 from bakehouse.inferlets.programs import Program, ProgramStore
 from bakehouse.inferlets.services import LocalServices
@@ -61,7 +61,7 @@ class InferletHost:
         self.most = most
         self.programs = programs
         self._engine, self._sandbox = engine, sandbox
-        self._mcp = None if services is not None or mcp is not None else McpDirectory()
+        self._mcp = None if services is not None or mcp is not None else ConfiguredMcp()
         self.services = services or LocalServices(
             programs, self.launch, self.instance, LocalMessaging(self.limits), mcp or self._mcp
         )

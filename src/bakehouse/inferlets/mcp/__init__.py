@@ -1,8 +1,6 @@
-"""MCP servers for programs: those that an operator configured, and those that a launching client relays."""
+"""MCP servers for programs, which the operator configured."""
 
-from bakehouse.inferlets.mcp.base import METHODS, McpServer
+from bakehouse.inferlets.mcp.base import METHODS, McpServer, check_request
 from bakehouse.inferlets.mcp.configured import ConfiguredMcp
-from bakehouse.inferlets.mcp.directory import McpDirectory
-from bakehouse.inferlets.mcp.relayed import RelayedMcp
 
-__all__ = ["METHODS", "ConfiguredMcp", "McpDirectory", "McpServer", "RelayedMcp"]
+__all__ = ["METHODS", "ConfiguredMcp", "McpServer", "check_request"]

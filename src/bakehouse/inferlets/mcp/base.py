@@ -57,7 +57,7 @@ class McpServer:
             raise ValueError(f"timeout: must be a number of seconds above 0, not {self.timeout!r}")
 
 
-def check_method(server: str, method: str) -> None:
+def check_request(server: str, method: str) -> None:
     """Raises `McpFailed` for what is not a program's to ask."""
     if method not in METHODS:
         raise McpFailed(f"MCP server {server!r}: a program cannot ask for {method!r}; it can for {', '.join(METHODS)}")

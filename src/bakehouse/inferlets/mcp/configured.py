@@ -14,7 +14,7 @@ from typing import Any
 
 from bakehouse.inferlets.base import Launch, McpServers, McpSession
 from bakehouse.inferlets.errors import McpFailed
-from bakehouse.inferlets.mcp.base import LoopThread, McpServer, check_method
+from bakehouse.inferlets.mcp.base import LoopThread, McpServer, check_request
 from bakehouse.inferlets.mcp.link import Link
 
 #: Seconds that a connection is kept without a session, and that a server that could not be reached is left alone.
@@ -24,14 +24,14 @@ IDLE, PAUSE = 60.0, 1.0
 class ConfiguredMcp(McpServers):
     """Thread-safe. ``idle`` is how many seconds a connection is kept without a session."""
 
-    def __init__(self, servers: Iterable[McpServer], *, idle: float = IDLE, thread: LoopThread | None = None) -> None:
+    def __init__(self, servers: Iterable[McpServer] = (), *, idle: float = IDLE) -> None:
         self._servers: dict[str, McpServer] = {}
         for server in servers:
             if server.name in self._servers:
                 raise ValueError(f"two MCP servers are named {server.name!r}")
             self._servers[server.name] = server
         self._idle = idle
-        self._thread = thread or LoopThread("inferlets-mcp")
+        self._thread = LoopThread("inferlets-mcp")
         #: Touched on the loop only.
         self._connections: dict[tuple[str, str], _Connection] = {}
 
@@ -51,7 +51,7 @@ class ConfiguredMcp(McpServers):
 
     def close(self) -> None:
         """End all connections and the servers that were started. May be repeated."""
-        self._thread.close(self.close_connections)
+        self._thread.close(self._close)
 
     # On the loop
 
@@ -64,7 +64,7 @@ class ConfiguredMcp(McpServers):
         await connection.link()
         return session
 
-    async def close_connections(self) -> None:
+    async def _close(self) -> None:
         connections = list(self._connections.values())
         self._connections.clear()
         await asyncio.gather(*(connection.close() for connection in connections))
@@ -83,7 +83,7 @@ class _Session(McpSession):
         self._closed = False
 
     def request(self, method: str, params: dict[str, Any]) -> Future[Any]:
-        check_method(self._server, method)
+        check_request(self._server, method)
         connection = self._connection
         if connection is None:
             raise McpFailed(f"MCP server {self._server!r}: this session is closed")
