@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bakehouse.engine.runner.torch.huge import in_huge_pages
 from bakehouse.engine.runner.torch.native import KINDS, Native
 
 
@@ -106,7 +107,7 @@ class Panels(Kernel):
             scale = _safe(groups.gather(2, groups.abs().argmax(dim=2, keepdim=True))[..., 0] / -8)
             values = ((groups / scale[..., None]).round().clamp(-8, 7) + 8).to(torch.uint8)
             paired = _panels(values.view(outputs, -1)).view(-1, self.in_features // 2, 64)
-            self.weight = paired[..., :32] | paired[..., 32:] << 4
+            self.weight = in_huge_pages(paired[..., :32] | paired[..., 32:] << 4)
             self.scales = _padded(scale.to(torch.bfloat16)).view(-1, 32, scale.shape[1]).transpose(1, 2).contiguous()
         else:
             self.weight = _panels(weight)
@@ -130,7 +131,7 @@ def _panels(weight: Tensor) -> Tensor:
     """``[outputs, inputs]`` as ``[outputs / 32, inputs / 2, 32, 2]``, the last panel filled up with zeros."""
     pairs = torch.int32 if weight.itemsize == 2 else torch.int16  # two inputs move as one
     panels = _padded(weight).view(pairs).view(-1, 32, weight.shape[1] // 2).transpose(1, 2).contiguous()
-    return panels.view(weight.dtype)
+    return in_huge_pages(panels.view(weight.dtype))
 
 
 def make_kernel(weight: Tensor, bias: Tensor | None, quantise: str | None, native: Native | None) -> Kernel:

@@ -6,7 +6,6 @@ consecutive pages is a view, whole pages gather as rows, and a token is written 
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from bakehouse.engine.errors import OutOfPages
 from bakehouse.engine.memory import free_bytes
 from bakehouse.engine.plan.step import Copy
+from bakehouse.engine.runner.torch.huge import zeros
 
 _PADDING = 32
 
@@ -59,7 +59,7 @@ class KVPool:
         if needed > free:  # asked, not tried: memory that nobody has touched yet is always granted
             raise refusal
         try:
-            self.layers = [_zeros(pages * page_size, shape.stride, dtype, device) for shape in shapes]
+            self.layers = [zeros(pages * page_size, shape.stride, dtype, device) for shape in shapes]
         except (RuntimeError, MemoryError, OSError) as failed:
             raise refusal from failed
 
@@ -73,17 +73,6 @@ class KVPool:
     def _rows(self, parts: Sequence[tuple[int, int]]) -> Tensor:
         rows = [page * self.page_size + offset for page, tokens in parts for offset in range(tokens)]
         return torch.tensor(rows, dtype=torch.long, device=self.layers[0].device)
-
-
-def _zeros(rows: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """On the CPU in huge pages where the system gives them, and not touched before it is used."""
-    if device.type != "cpu":
-        return torch.zeros(rows, width, dtype=dtype, device=device)
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.zeros(rows, width, dtype=dtype)
-    memory = mmap.mmap(-1, rows * width * dtype.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(rows, width)
 
 
 def _waves(copies: Sequence[Copy]) -> list[list[Copy]]:
