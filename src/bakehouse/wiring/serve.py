@@ -7,15 +7,14 @@ import gc
 import signal
 import socket
 import sys
-from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 import uvicorn
 
-from bakehouse.core.errors import BakehouseError
 from bakehouse.settings import Settings
 from bakehouse.wiring.home import Home
 from bakehouse.wiring.http import CorkedProtocol
+from bakehouse.wiring.listener import Server, bind, new_loop, started
 from bakehouse.wiring.platform import Platform
 
 log = structlog.get_logger(__name__)
@@ -29,43 +28,13 @@ def serve(settings: Settings) -> int:
     home = Home(settings.home)
     home.lock()
     try:
-        listener = _bind(settings)
+        listener = bind(settings)
         port = listener.getsockname()[1]
         url = settings.model_copy(update={"port": port}).url
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_main(settings, home, listener, url))
     finally:
         home.unlock()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-def _bind(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError as error:
-        listener.close()
-        raise BakehouseError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port",
-            code="address_in_use",
-        ) from error
-    return listener
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: ours drains first."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        """Capture none."""
-        return nullcontext()
 
 
 async def _main(settings: Settings, home: Home, listener: socket.socket, url: str) -> int:
@@ -91,9 +60,9 @@ async def _main(settings: Settings, home: Home, listener: socket.socket, url: st
             timeout_keep_alive=75,
             timeout_graceful_shutdown=5,
         )
-        server = _Server(config)
+        server = Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        await _started(server, serving)
+        await started(server, serving)
         key = await platform.keys.first_key()
         home.write_endpoint(url, key.text if key else None)
         _announce(url, key.text if key else None, platform.not_enforced())
@@ -118,14 +87,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
-
-
-async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
-    while not server.started:
-        if serving.done():
-            serving.result()
-            raise BakehouseError("the HTTP server ended while it started")
-        await asyncio.sleep(0.005)  # uvicorn tells it only by this flag
 
 
 def _announce(url: str, key: str | None, not_enforced: list[str]) -> None:

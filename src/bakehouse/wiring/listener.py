@@ -1,0 +1,53 @@
+"""What every server process needs of HTTP: a socket, an event loop, and uvicorn without a will of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AbstractContextManager, nullcontext
+
+import uvicorn
+
+from bakehouse.core.errors import BakehouseError
+from bakehouse.settings import Settings
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's."""
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A socket at the address of *settings*. Raises BakehouseError where it is taken."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise BakehouseError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port",
+            code="address_in_use",
+        ) from error
+    return listener
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling: ours drains first."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Capture none."""
+        return nullcontext()
+
+
+async def started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    """Return when it takes connections. Raises what it ended with instead."""
+    while not server.started:
+        if serving.done():
+            serving.result()
+            raise BakehouseError("the HTTP server ended while it started")
+        await asyncio.sleep(0.005)  # uvicorn tells it only by this flag
