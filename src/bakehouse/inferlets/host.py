@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bakehouse.engine.errors import EngineError
@@ -43,7 +44,8 @@ _STOPPING = Failure("cancelled", "the inferlet host is stopping")
 class InferletHost:
     """Thread-safe. ``most`` is how many instances run at one time; one more is refused, it does not wait.
 
-    Without *services* children, topics and MCP servers are this host's own; *mcp* are the servers then.
+    Without *services* children, topics and MCP servers are this host's own; *mcp* are the servers then. *adapters* is
+    the folder below which each owner's programs may load and save adapters.
     """
 
     def __init__(
@@ -56,14 +58,14 @@ class InferletHost:
         limits: OwnerLimits | None = None,
         most: int = 512,
         mcp: McpServers | None = None,
+        adapters: Path | None = None,
     ) -> None:
         self.limits = limits or OwnerLimits()
         self.most = most
         self.programs = programs
-        self._engine, self._sandbox = engine, sandbox
-        self._mcp = None if services is not None or mcp is not None else ConfiguredMcp()
+        self._engine, self._sandbox, self._adapters = engine, sandbox, adapters
         self.services = services or LocalServices(
-            programs, self.launch, self.instance, LocalMessaging(self.limits), mcp or self._mcp
+            programs, self.launch, self.instance, LocalMessaging(self.limits), mcp or ConfiguredMcp()
         )
         self._guard = threading.Lock()
         self._live: dict[str, Instance] = {}
@@ -85,7 +87,8 @@ class InferletHost:
         """
         found = program or self.programs.find(launch.owner, launch.program)
         guarded = GuardedOutlet(outlet, launch.id)
-        instance = Instance(launch, Guest(launch, self._engine, self.services, guarded), guarded)
+        guest = Guest(launch, self._engine, self.services, guarded, adapters=self._adapters)
+        instance = Instance(launch, guest, guarded)
         with ExitStack() as undo:
             undo.callback(instance.guest.close)
             with self._guard:
@@ -121,7 +124,7 @@ class InferletHost:
     def close(self, grace: float = 0.0) -> None:
         """Refuse launches, wait *grace* seconds for what runs, then end it. May be repeated.
 
-        The engine, the sandbox and the programs stay open: they are the caller's.
+        The engine, the sandbox and MCP servers stay open: they are the caller's.
         """
         with self._guard:
             self._closing = True
@@ -131,8 +134,6 @@ class InferletHost:
         if not self._wait(PATIENCE):
             log.error("%d instances did not end in %g s", len(self._live), PATIENCE)
         self._deadlines.close()
-        if self._mcp is not None:
-            self._mcp.close()
 
     # Who may run; with the guard held
 

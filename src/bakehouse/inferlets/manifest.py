@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -168,7 +169,7 @@ def _version(text: str) -> str:
 
 def _checked_table(place: str, table: dict[str, str], check: Callable[[str, str], None]) -> dict[str, str]:
     for name, said in table.items():
-        _checked(f"{place}.{name}", lambda text, name=name: check(name, text), said)
+        _checked(f"{place}.{name}", partial(check, name), said)
     return table
 
 

@@ -99,7 +99,10 @@ class Link:
         client, timeout = self._client, self._server.timeout
         try:
             request = Request[Any, Any](method=method, params=params)
-            return await client.session.send_request(request, _OBJECT, request_read_timeout_seconds=timeout)
+            # The SDK's types know results of its own classes only; a program gets what the server said.
+            return await client.session.send_request(  # type: ignore[type-var]
+                request, _OBJECT, request_read_timeout_seconds=timeout
+            )
         except MCPError as error:
             if error.code != HEADER_MISMATCH or method != "tools/call":
                 raise
