@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 class Stream:
     """What both kinds have in common. As a context manager it is closed when the block ends."""
 
-    def __init__(self, model: Model, wait: int) -> None:
+    def __init__(self, model: Model, wait: int, of: object = None) -> None:
         #: Why it ended: stop (a stop token, a stop text, the end of a grammar) or length. None before the end.
         self.finish: str | None = None
         #: Of the tokens read so far, if they were asked for.
         self.logprobs: list[TokenLogprob] = []
+        #: The tokens read so far.
+        self.token_ids: list[int] = []
         self._model = model
+        # The context, which is not to be freed under a reader who has kept the stream alone.
+        self._of = of
         self._host = host()
         self._wait: int | None = wait
         self._cut = False
@@ -66,6 +70,7 @@ class Stream:
             return None
         item = Item.parse(text)
         self.logprobs += item.logprobs
+        self.token_ids += item.tokens
         if item.finish is not None:
             self.finish, self._wait = item.finish, None
         return item
@@ -100,14 +105,13 @@ class TokenStream(Stream):
         raise StopIteration
 
     def tokens(self) -> list[int]:
-        """Every id that was not read yet."""
-        found: list[int] = []
-        while (item := self._item()) is not None:
-            found += item.tokens
-        return found
+        """Read it to its end: every id of the whole generation. May be repeated."""
+        while self._item() is not None:
+            pass
+        return list(self.token_ids)
 
     def text(self) -> str:
-        """Their text, decoded in one piece, with special tokens in it."""
+        """Their text, decoded in one piece, with special tokens in it. May be repeated."""
         return self._model.tokenizer().decode(self.tokens())
 
     def collect_tokens(self) -> list[int]:
@@ -122,11 +126,10 @@ class TokenStream(Stream):
 class EventStream(Stream):
     """Events, in order; the last one is `Event.Done`, and there is one of it."""
 
-    def __init__(self, model: Model, wait: int) -> None:
-        super().__init__(model, wait)
+    def __init__(self, model: Model, wait: int, of: object = None) -> None:
+        super().__init__(model, wait, of)
         self._events: deque[AnyEvent] = deque()
-        #: Every id behind the events so far.
-        self.token_ids: list[int] = []
+        self._text = ""
 
     def __iter__(self) -> Iterator[AnyEvent]:
         return self
@@ -137,16 +140,16 @@ class EventStream(Stream):
             if item is None:
                 raise StopIteration
             self._events += item.events
-            self.token_ids += item.tokens
-        return self._events.popleft()
+        event = self._events.popleft()
+        if isinstance(event, Event.Done):
+            self._text = event.text
+        return event
 
     def text(self) -> str:
-        """Read it to its end: the visible text of the whole generation."""
-        text = ""
-        for event in self:
-            if isinstance(event, Event.Done):
-                text = event.text
-        return text
+        """Read it to its end: the visible text of the whole generation. May be repeated."""
+        for _ in self:
+            pass
+        return self._text
 
     def collect_text(self) -> str:
         """The older name of `text`."""

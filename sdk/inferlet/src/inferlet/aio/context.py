@@ -291,7 +291,7 @@ class Context:
         events = {"text": True, "reasoning": reasoning, "tool_use": tool_use}
         decoders = events if decode or reasoning or tool_use else None
         wait = self._start(sampler, max_tokens, logit_mask, auto_flush, decoders, False, options)
-        stream = EventStream(self.model, wait) if decoders else TokenStream(self.model, wait)
+        stream = EventStream(self.model, wait, self) if decoders else TokenStream(self.model, wait, self)
         self._stream = weakref.ref(stream)
         return stream
 
