@@ -1,0 +1,169 @@
+"""Compiled components: in memory while they are in use, on disk for good, each made once.
+
+A file of machine code is run without further questions, so the folder is ours alone, and a file's name says what it was
+made from, by what, and what its content must hash to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from wasmtime import Engine, WasmtimeError
+from wasmtime.component import Component, Linker
+
+from bakehouse.inferlets.errors import BadProgram
+
+_HASH_LENGTH = 24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """A program ready to run, as often and on as many threads as one likes. ``digest`` is the SHA-256 of its wasm."""
+
+    component: Component
+    linker: Linker
+    digest: str
+
+
+class Cache:
+    """*link* finds what a component imports; it raises `BadProgram`. *settings* names what of *engine* changes code.
+
+    Keeps *loaded* programs in memory and *stored* on disk, those last used.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        engine: Engine,
+        settings: str,
+        link: Callable[[Component], Linker],
+        *,
+        loaded: int = 128,
+        stored: int = 512,
+    ) -> None:
+        _own(directory)
+        self._directory, self._engine, self._link = directory, engine, link
+        self._loaded, self._stored = loaded, stored
+        self._settings = f"{version('wasmtime')} {os.uname().machine} {settings}"
+        self._lock = threading.Lock()
+        self._ready: OrderedDict[str, Compiled] = OrderedDict()
+        self._making: dict[str, threading.Lock] = {}
+        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
+
+    def get(self, wasm: bytes) -> Compiled:
+        return self._get(hashlib.sha256(wasm).hexdigest(), lambda: wasm)
+
+    def load(self, path: Path) -> Compiled:
+        """Raises OSError where there is no such file."""
+        return self._get(self._digest(path), path.read_bytes)
+
+    def clear(self) -> None:
+        """Forget what is in memory."""
+        with self._lock:
+            self._ready.clear()
+
+    def _get(self, digest: str, read: Callable[[], bytes]) -> Compiled:
+        with self._lock:
+            found = self._ready.get(digest)
+            if found is not None:
+                self._ready.move_to_end(digest)
+                return found
+            making = self._making.setdefault(digest, threading.Lock())
+        with making:
+            with self._lock:
+                found = self._ready.get(digest)
+            if found is None:
+                component = self._from_disk(digest)
+                found = self._compile(digest, read()) if component is None else self._linked(component, digest)
+            with self._lock:
+                self._making.pop(digest, None)
+                self._ready[digest] = found
+                while len(self._ready) > self._loaded:
+                    self._ready.popitem(last=False)
+        return found
+
+    def _compile(self, digest: str, wasm: bytes) -> Compiled:
+        compiled = self._linked(compile_component(self._engine, wasm), digest)
+        self._store(digest, bytes(compiled.component.serialize()))
+        return compiled
+
+    def _linked(self, component: Component, digest: str) -> Compiled:
+        return Compiled(component, self._link(component), digest)
+
+    def _store(self, digest: str, code: bytes) -> None:
+        """Atomically, so that another process never sees half a file."""
+        name = f"{self._key(digest)}.{hashlib.sha256(code).hexdigest()[:_HASH_LENGTH]}.code"
+        with NamedTemporaryFile(dir=self._directory, prefix=".new-", delete=False) as file:
+            file.write(code)
+        Path(file.name).rename(self._directory / name)
+        files = sorted(self._directory.glob("*.code"), key=_last_used)
+        for old in files[: max(0, len(files) - self._stored)]:
+            old.unlink(missing_ok=True)
+
+    def _from_disk(self, digest: str) -> Component | None:
+        for path in self._directory.glob(f"{self._key(digest)}.*.code"):
+            # Whatever is wrong with a file of ours, compiling again puts it right.
+            with suppress(OSError, WasmtimeError):
+                if _hash_of(path)[:_HASH_LENGTH] == path.name.split(".")[1]:
+                    component = Component.deserialize_file(self._engine, str(path))
+                    os.utime(path)
+                    return component
+            path.unlink(missing_ok=True)
+        return None
+
+    def _key(self, digest: str) -> str:
+        return hashlib.sha256(f"{digest} {self._settings}".encode()).hexdigest()
+
+    def _digest(self, path: Path) -> str:
+        """Of a file's content; read again only when its size, time or place on the disk are others."""
+        status = path.stat()
+        mark = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        known = self._known.get(path)
+        if known is None or known[0] != mark:
+            known = (mark, _hash_of(path))
+            self._known[path] = known
+        return known[1]
+
+
+def _hash_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _last_used(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _own(directory: Path) -> None:
+    """Make it, or see that nobody else can have written there. Raises `PermissionError`."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{directory}: others may write there, and what lies there is run as machine code")
+    directory.chmod(0o700)
+
+
+def compile_component(engine: Engine, wasm: bytes) -> Component:
+    """Raises `BadProgram` for what is no component."""
+    if not wasm.startswith(b"\0asm"):
+        raise BadProgram("this is no WebAssembly: build it with `bakery build`", field="wasm")
+    if wasm[4:8] == b"\x01\0\0\0":
+        raise BadProgram("this is a WebAssembly module, no component: build it with `bakery build`", field="wasm")
+    try:
+        return Component(engine, wasm)
+    except WasmtimeError as error:
+        raise BadProgram(
+            f"this is no valid WebAssembly component: {str(error).splitlines()[0]}", field="wasm"
+        ) from None

@@ -1,0 +1,199 @@
+"""Functions of ours as a component finds them: defined once in a linker that all stores share.
+
+Which guest a call is of, its thread says (`values.here`). No exception leaves a callback: it would be lost in C.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from wasmtime import Engine
+from wasmtime import component as wasm
+
+from bakehouse.inferlets.base import Failure
+from bakehouse.inferlets.errors import BadProgram
+from bakehouse.inferlets.sandbox import ffi
+from bakehouse.inferlets.sandbox.types import Signature, same, signature_of
+from bakehouse.inferlets.sandbox.values import Converters, here
+
+#: A function of ours: the guest's `Running`, then what the guest passed.
+Call = Callable[..., Any]
+#: What a guest is told of an error, or None where it is to end.
+Said = Callable[[Exception], Any]
+#: Interface and function that are not here.
+Missing = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    signature: Signature
+    call: Call
+
+
+class Interface:
+    """Functions and resources under one name. *said* makes errors of a function's result out of exceptions."""
+
+    def __init__(self, name: str, said: Said) -> None:
+        self.name, self.said = name, said
+        self.functions: dict[str, Function] = {}
+        #: By name: what to do when a guest drops one.
+        self.resources: dict[str, Call] = {}
+
+    def add(self, name: str, signature: Signature, call: Call) -> None:
+        self.functions[name] = Function(signature, call)
+
+
+class Catalogue:
+    """All that a component may import. A linker is shared by all components that import the same.
+
+    Of the packages in *partial* a component may import what is not here too; to call it ends the guest.
+    """
+
+    def __init__(self, engine: Engine, interfaces: Iterable[Interface], partial: tuple[str, ...] = ()) -> None:
+        self._engine, self._partial = engine, partial
+        self._interfaces = {_compatible(each.name): each for each in interfaces}
+        names = [name for each in self._interfaces.values() for name in each.resources]
+        self._kinds = {name: at for at, name in enumerate(names, 1)}
+        converters = Converters(self._kinds)
+        self._callbacks = {
+            (interface.name, name): callback(function, interface.said, converters)
+            for interface in self._interfaces.values()
+            for name, function in interface.functions.items()
+        }
+        self._destructors = {
+            name: _destructor(drop) for each in self._interfaces.values() for name, drop in each.resources.items()
+        }
+        self._lock = threading.Lock()
+        self._linkers: dict[frozenset[Missing], wasm.Linker] = {}
+        self._denials: dict[Missing, Any] = {}
+
+    def linker(self, component: wasm.ComponentType) -> wasm.Linker:
+        """Raises `BadProgram` that names an import which is not here, or is of another type here."""
+        missing = frozenset(self._missing(component))
+        with self._lock:
+            if missing not in self._linkers:
+                self._linkers[missing] = self._make(missing)
+            return self._linkers[missing]
+
+    def _make(self, missing: frozenset[Missing]) -> wasm.Linker:
+        linker = wasm.Linker(self._engine)
+        denied: dict[str, list[str]] = {name: [] for name in self._interfaces}
+        for interface, name in missing:
+            denied.setdefault(interface, []).append(name)
+        with ffi.Part.root(linker) as root:
+            for key, names in denied.items():
+                ours = self._interfaces.get(key)
+                with root.interface(ours.name if ours else f"{key}.0") as part:
+                    if ours:
+                        self._define(part, ours)
+                    for name in names:
+                        part.function(name, self._denials.setdefault((key, name), _denial(f"{key}#{name}")))
+        return linker
+
+    def _define(self, part: ffi.Part, interface: Interface) -> None:
+        for name in interface.resources:
+            part.resource(name, self._kinds[name], self._destructors[name])
+        for name in interface.functions:
+            part.function(name, self._callbacks[interface.name, name])
+
+    def _missing(self, component: wasm.ComponentType) -> Iterator[Missing]:
+        for name, item in component.imports(self._engine).items():
+            kind = item.ty
+            if not isinstance(kind, wasm.ComponentInstanceType):
+                raise BadProgram(f"it imports {name}, which is no interface", field=name)
+            for part, export in kind.exports(self._engine).items():
+                theirs = export.ty
+                if isinstance(theirs, wasm.FuncType) and not self._has(name, part, theirs):
+                    yield _compatible(name), part
+
+    def _has(self, interface: str, name: str, theirs: wasm.FuncType) -> bool:
+        where = f"{interface}#{name}"
+        found = self._interfaces.get(_compatible(interface))
+        ours = found.functions.get(name) if found else None
+        if ours is None:
+            if interface.startswith(self._partial):
+                return False
+            raise BadProgram(f"it imports {where}, which this sandbox does not offer", field=where)
+        try:
+            signature = signature_of(theirs)
+        except ValueError as error:
+            raise BadProgram(
+                f"it imports {where} with {error}, which this sandbox does not know", field=where
+            ) from None
+        if not same(ours.signature, signature):
+            raise BadProgram(f"it imports {where} as {signature}; here it is {ours.signature}", field=where)
+        return True
+
+
+def _compatible(name: str) -> str:
+    """An interface's name with as much of its version as has to be the same: 1.2.3 is 1, 0.2.3 is 0.2."""
+    interface, _, version = name.partition("@")
+    numbers = version.split(".")
+    return f"{interface}@{'.'.join(numbers[: 2 if numbers[0] == '0' else 1])}"
+
+
+def _denial(what: str) -> Any:
+    def enter(*_: int) -> int:
+        running = here.running
+        running.end(Failure("not_granted", f"it called {what}, which no program here may"))
+        return ffi.failure("ended")
+
+    return ffi.HostCallback(enter)
+
+
+def callback(function: Function, said: Said, converters: Converters) -> Any:
+    """What C calls for *function*."""
+    signature, call = function.signature, function.call
+    takes = [converters.from_guest(each) for each in signature.parameters]
+    read, result = ffi.reader(len(takes)), signature.result
+    good, bad, sized = _answers(result, converters)
+    slots = [(take, 4 * at + 1, 4 * at + 4) for at, take in enumerate(takes)]
+    resources = signature.has_resources
+
+    def enter(_: int, context: int, __: int, arguments: int, ___: int, results: int, ____: int) -> int:
+        running = here.running
+        try:
+            if resources:
+                here.context = context
+            words = read(arguments)
+            try:
+                value = call(running, *[take(*words[start:end]) for take, start, end in slots])
+            except Exception as error:
+                told = None if bad is None or running.failure is not None else said(error)
+                if told is None:
+                    raise
+                ffi.write(results, bad(told))
+                return 0
+            if sized:
+                ffi.write(results, good(value))
+        except BaseException as error:
+            return ffi.failure(running.crashed(error))
+        return 0
+
+    return ffi.HostCallback(enter)
+
+
+def _answers(result: Any, converters: Converters) -> tuple[Any, Any, bool]:
+    """How to give a good and a bad answer, and whether there is one to give."""
+    if result is None:
+        return None, None, False
+    if result[0] == "result":
+        return converters.ok_to(result[1]), converters.error_to(result[2]), True
+    return converters.to_guest(result), None, True
+
+
+def _destructor(drop: Call) -> Any:
+    def enter(_: int, __: int, rep: int) -> int:
+        running = here.running
+        try:
+            thing = running.things.pop(rep, None)
+            if thing is not None:
+                drop(running, thing)
+        except BaseException as error:
+            return ffi.failure(running.crashed(error))
+        return 0
+
+    return ffi.Destructor(enter)

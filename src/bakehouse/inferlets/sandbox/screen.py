@@ -1,0 +1,67 @@
+"""What a guest prints: bytes become lines, and there is an end to it."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Literal
+
+from bakehouse.inferlets.sandbox.running import Output, Running, over
+
+Stream = Literal["stdout", "stderr"]
+
+LONGEST_LINE = 1 << 16
+"""Characters. A longer line comes in pieces."""
+
+
+class Screen:
+    """Standard output and error of one guest. *output* gets one line at a time, its end included if it has one.
+
+    Bytes that are no UTF-8 become replacement characters.
+    """
+
+    def __init__(self, running: Running, output: Output) -> None:
+        self._running, self._left = running, running.limits.output
+        self._streams = {"stdout": _Lines("stdout", output), "stderr": _Lines("stderr", output)}
+        #: What was printed last, to find out why a guest crashed.
+        self.last = b""
+
+    def write(self, stream: Stream, data: bytes) -> bool:
+        """Whether the guest may go on. What is within the limit was put out in any case."""
+        allowed = data[: self._left]
+        self._left -= len(allowed)
+        self.last = (self.last + allowed)[-2048:]
+        self._streams[stream].write(allowed)
+        if len(allowed) < len(data):
+            limit = self._running.limits.output
+            self._running.end(over("output", f"it printed more than {limit} bytes"))
+            return False
+        return True
+
+    def close(self) -> None:
+        """Put out what has no line end."""
+        for lines in self._streams.values():
+            lines.close()
+
+
+class _Lines:
+    def __init__(self, name: Stream, output: Output) -> None:
+        self._name, self._output = name, output
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        self._rest = ""
+
+    def write(self, data: bytes) -> None:
+        *lines, rest = (self._rest + self._decode(data)).split("\n")
+        for line in lines:
+            self._put(line + "\n")
+        while len(rest) > LONGEST_LINE:
+            self._put(rest[:LONGEST_LINE])
+            rest = rest[LONGEST_LINE:]
+        self._rest = rest
+
+    def close(self) -> None:
+        self._put(self._rest + self._decode(b"", True))
+        self._rest = ""
+
+    def _put(self, text: str) -> None:
+        for start in range(0, len(text), LONGEST_LINE):
+            self._output(self._name, text[start : start + LONGEST_LINE])
