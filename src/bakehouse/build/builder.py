@@ -98,7 +98,7 @@ class Builder:
     async def build(self, version: Version, log: Log, step: Step) -> Version:
         """*version* as ``ready``. Raises BuildFailed, Invalid or TooLarge with the reason; leaves no half-done code."""
         step(0, 3, "unpacking")
-        app_dir = await self._unpack(version, log)
+        app_dir = await self.unpack(version, log)
         try:
             manifest = await self._read_manifest(app_dir, log)
             step(1, 3, "building the environment")
@@ -160,7 +160,7 @@ class Builder:
         def log(stream: str, lines: list[str]) -> None:
             del stream, lines  # nobody reads along: a failure carries its own text
 
-        app_dir = await self._unpack(version, log)
+        app_dir = await self.unpack(version, log)
         recipe = await self._recipe(version, version.manifest, app_dir, log)
         # Under the name that the version knows, also where the server's wheels are newer by now.
         python = await self._environments.ensure(recipe, app_dir, log, key=version.env_key)
@@ -169,7 +169,8 @@ class Builder:
     def _app_dir(self, version_id: str) -> Path:
         return self._versions / version_id / "app"
 
-    async def _unpack(self, version: Version, log: Log) -> Path:
+    async def unpack(self, version: Version, log: Log) -> Path:
+        """The read-only code of *version*, unpacked unless it is there. Raises Invalid, TooLarge."""
         target = self._versions / version.id
         if not target.is_dir():
             package = await self._fetch_package(version)

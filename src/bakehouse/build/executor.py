@@ -6,10 +6,10 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
-from bakehouse.build.builder import Builder
-from bakehouse.build.process import BuildFailed
+from bakehouse.build.builder import Step
+from bakehouse.build.process import BuildFailed, Log
 from bakehouse.core.app import Version
 from bakehouse.core.errors import BakehouseError
 from bakehouse.core.executor import (
@@ -28,12 +28,20 @@ from bakehouse.core.executor import (
 from bakehouse.core.task import TaskStatus
 
 
+class Builds(Protocol):
+    """What builds: `Builder`, or one that knows more kinds of packages."""
+
+    def sweep(self) -> None: ...
+
+    async def build(self, version: Version, log: Log, step: Step) -> Version: ...
+
+
 class BuildExecutor:
     """Drives *builder*. ``finish`` stores a version's outcome and has returned before the task's outcome is told."""
 
     def __init__(
         self,
-        builder: Builder,
+        builder: Builds,
         finish: Callable[[Version], Awaitable[object]],
         *,
         parallel: int = 2,

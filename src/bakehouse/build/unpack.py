@@ -26,6 +26,9 @@ from bakehouse.build import manifest
 from bakehouse.core.app import Manifest
 from bakehouse.core.errors import Invalid, TooLarge
 
+MANIFESTS = (manifest.FILENAME, "Pie.toml")
+"""What a package says about itself: an app's, an inferlet's."""
+
 _CHUNK = 1 << 20
 _RATIO_FREE = 64 << 20
 """Below this many bytes no proportion is looked at: a small file of zeros harms nobody."""
@@ -49,12 +52,16 @@ class PackageLimits:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a package holds. ``digest`` is SHA-256 in hex over the sorted (path, executable, content) of its files."""
+    """What a package holds. ``digest`` is SHA-256 in hex over the sorted (path, executable, content) of its files.
+
+    ``manifest`` is its ``inf.yml``, ``inferlet`` its ``Pie.toml``.
+    """
 
     digest: str
     files: tuple[str, ...]
     size: int
     manifest: bytes | None
+    inferlet: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +78,11 @@ def read_manifest(package: Path, limits: PackageLimits | None = None) -> tuple[M
 
     Raises Invalid for a package or manifest that cannot be accepted, TooLarge for one over the limits.
     """
-    contents = scan(package, limits)
+    return manifest_of(scan(package, limits))
+
+
+def manifest_of(contents: Contents) -> tuple[Manifest, str, list[str]]:
+    """The same of a package that was scanned."""
     if contents.manifest is None:
         raise bad_package(f"there is no {manifest.FILENAME} at the top of the package")
     if "inference.py" not in contents.files:
@@ -128,7 +139,7 @@ class _Reader:
         self._folders: set[str] = set()
         self._entries = 0
         self._size = 0
-        self._manifest: bytes | None = None
+        self._manifests: dict[str, bytes] = {}
 
     def take(self, entry: _Entry, into: Path | None) -> None:
         self._entries += 1
@@ -174,15 +185,15 @@ class _Reader:
             while chunk := source.read(_CHUNK):
                 self._count(len(chunk))
                 digest.update(chunk)
-                if name == manifest.FILENAME and len(head) <= manifest.MAX_SIZE:
+                if name in MANIFESTS and len(head) <= manifest.MAX_SIZE:
                     head += chunk
                 if target is not None:
                     target.write(chunk)
         finally:
             if target is not None:
                 target.close()
-        if name == manifest.FILENAME:
-            self._manifest = bytes(head)
+        if name in MANIFESTS:
+            self._manifests[name] = bytes(head)
         return digest.digest()
 
     def _count(self, count: int) -> None:
@@ -199,7 +210,8 @@ class _Reader:
             encoded = name.encode()
             # The length in front keeps one name from running into the next field.
             digest.update(len(encoded).to_bytes(4, "big") + encoded + bytes([executable]) + content)
-        return Contents(digest.hexdigest(), tuple(sorted(self._hashes)), self._size, self._manifest)
+        manifests = (self._manifests.get(name) for name in MANIFESTS)
+        return Contents(digest.hexdigest(), tuple(sorted(self._hashes)), self._size, *manifests)
 
 
 def _safe_name(name: str) -> str:

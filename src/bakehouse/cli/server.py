@@ -62,6 +62,6 @@ def serve(
         log_level=log_level,
     )
     # Imported here, because it loads the whole server, which no other command needs.
-    from bakehouse.wiring import serve as run_server
+    from bakehouse.wiring.serve import serve as run_server
 
     raise typer.Exit(run_server(settings))

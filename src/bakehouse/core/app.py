@@ -48,9 +48,13 @@ class Requirement:
     optional: bool = False
 
 
+INFERLET = "inferlet"
+"""The ``kernel`` of inferlets, and the kind of their tasks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """``inf.yml`` as data. Times are seconds."""
+    """``inf.yml`` as data, or as much of ``Pie.toml`` as the platform needs. Times are seconds."""
 
     name: str
     namespace: str | None = None
@@ -96,6 +100,11 @@ class Version:
     default_function: str = "run"
     build_task_id: str | None = None
     error: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The kind of the tasks that run it."""
+        return INFERLET if self.manifest.kernel == INFERLET else "app"
 
     def function(self, name: str) -> Function | None:
         """The function called *name*, or None."""

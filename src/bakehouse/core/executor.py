@@ -1,6 +1,6 @@
 """The one contract that dispatch drives. An executor runs the attempts of one kind of task.
 
-Wiring registers an executor per kind (``app``, ``build``; later engine, inferlet, agent). Every method is called
+Wiring registers an executor per kind (``app``, ``build``, ``inferlet``; later engine, agent). Every method is called
 from the server's event loop and returns at once; what happens later arrives at the call's sink, in order, from the
 same loop, and ends with exactly one outcome (``Finished``, ``Lost`` or ``Returned``). After the outcome an executor
 never calls the sink again.
@@ -70,6 +70,13 @@ class Yielded:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """Messages of the call to its caller, JSON values: durable, in order, each shown once to every reader."""
+
+    messages: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of a streamed model answer."""
 
@@ -112,7 +119,7 @@ class Returned:
     reason: str
 
 
-ExecutorEvent = Moved | Logged | Progressed | Yielded | Delta | Finished | Lost | Returned
+ExecutorEvent = Moved | Logged | Progressed | Yielded | Sent | Delta | Finished | Lost | Returned
 Sink = Callable[[ExecutorEvent], None]
 
 

@@ -115,8 +115,9 @@ class Task:
 class Event:
     """One durable line of a task's story; ``seq`` counts from 1 without gaps.
 
-    ``kind`` is ``status`` (``status`` holds the move) or ``log`` (``data`` holds a JSON array of
-    ``{"stream", "level"?, "text"}``, at most 64 KiB). ``status`` of a log event is the state it was written in.
+    ``kind`` is ``status`` (``status`` holds the move), ``log`` (``data`` holds a JSON array of
+    ``{"stream", "level"?, "text"}``, at most 64 KiB) or ``sent`` (``data`` holds the JSON object ``{"first": number of
+    messages before these, "messages": [...]}``). ``status`` of the latter two is the state they were written in.
     A status event's ``data`` may hold a JSON object: ``{"reason": ...}`` of a lost attempt, for instance.
     """
 

@@ -27,6 +27,7 @@ from bakehouse.core.executor import (
     OutputFile,
     Progressed,
     Returned,
+    Sent,
     Yielded,
 )
 from bakehouse.core.task import LEGAL, Event, Task, TaskStatus, TaskWrite
@@ -35,6 +36,8 @@ from bakehouse.dispatch.logs import LogBuffer, texts
 from bakehouse.live.base import Feed
 
 LOG_BATCH_BYTES = 60 * 1024
+SENT_BATCH_BYTES = 16 * 1024
+"""Messages of one event; a stream's line repeats them, and some readers cannot take long lines."""
 TERMINAL_ERROR_CHARS = 2000
 
 
@@ -87,6 +90,9 @@ class Running:
         "_logs_since",
         "_outcome",
         "_partials",
+        "_sent",
+        "_sent_before",
+        "_sent_bytes",
         "_seq",
         "_snapshot_waits",
         "_unwritten",
@@ -117,6 +123,8 @@ class Running:
         self._snapshot_waits = False
         self._logs = LogBuffer(log_limit)
         self._logs_since = 0.0
+        self._sent: list[Any] = []
+        self._sent_before = self._sent_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._closing = False
         self._partials = 0
@@ -176,6 +184,22 @@ class Running:
             self.feed.partial = output
             self._show()
 
+    def _sent_more(self, event: Sent) -> None:
+        self._sent += event.messages
+        self._sent_bytes += sum(map(_characters, event.messages))
+        if self._sent_bytes >= SENT_BATCH_BYTES:
+            self.flush()
+        else:
+            self.desk.dirty(self)
+
+    def _append_sent(self) -> None:
+        """Messages that wait become an event. All that one flush finds are one: a batch is never cut inside."""
+        if self._sent:
+            told = {"first": self._sent_before, "messages": self._sent}
+            self._append("sent", orjson.dumps(told).decode())
+            self._sent_before += len(self._sent)
+            self._sent, self._sent_bytes = [], 0
+
     def _delta(self, event: Delta) -> None:
         self.feed.delta(event.delta, self.desk.clock.now())
 
@@ -217,6 +241,7 @@ class Running:
         if self._logs.waiting_bytes and (logs or self.desk.clock.monotonic() - self._logs_since > 0.025):
             for batch in self._logs.take():
                 self._append("log", batch)
+        self._append_sent()
         if self._unwritten:
             events, self._unwritten = tuple(self._unwritten), []
             self._ledger.submit(TaskWrite(self.task.id, self.task.attempt, events), lazy=True)
@@ -224,7 +249,7 @@ class Running:
     @property
     def waiting(self) -> bool:
         """Whether there is something left for a later flush."""
-        return not self._closing and bool(self._unwritten or self._logs.waiting_bytes)
+        return not self._closing and bool(self._unwritten or self._logs.waiting_bytes or self._sent)
 
     def _committed(self, write: TaskWrite) -> None:
         """A write is durable: show it. The last one ends the attempt."""
@@ -325,6 +350,7 @@ class Running:
         self._stop_deadline()
         for batch in self._logs.finish():
             self._append("log", batch)
+        self._append_sent()
         data = orjson.dumps({"reason": outcome.reason}).decode() if outcome.reason else None
         self._move(outcome.status, data)
         self._closing = True
@@ -346,6 +372,13 @@ class Running:
         self._ledger.submit(write, lazy=False)
 
 
+def _characters(message: Any) -> int:
+    """About how long a message is in a line of ASCII."""
+    if not isinstance(message, str):
+        return 512
+    return len(message) if message.isascii() else 6 * len(message)
+
+
 def webhook_of(task: Task) -> str | None:
     """Where the caller wants to be told of the end, if anywhere."""
     if task.options is None or '"webhook"' not in task.options:
@@ -360,6 +393,7 @@ _HANDLERS: dict[type[Any], Callable[[Running, Any], None]] = {
     Progressed: Running._progressed,
     Yielded: Running._yielded,
     Delta: Running._delta,
+    Sent: Running._sent_more,
     Finished: Running._finished,
     Lost: Running._lost,
     Returned: Running._returned,

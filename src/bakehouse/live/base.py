@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+import orjson
+
 from bakehouse.core.task import Event, Task, TaskStatus
 
 PENDING_LIMIT = 256
@@ -32,7 +34,10 @@ KEPT_ENCODED = 64
 class Update:
     """One line of a task's stream. ``encoded`` keeps what each dialect made of it: encoded once, sent to everyone."""
 
-    __slots__ = ("at", "attempt", "delta", "durable", "encoded", "logs", "partial", "progress", "seq", "status", "task")
+    __slots__ = (
+        *("at", "attempt", "delta", "durable", "encoded", "logs", "partial", "progress", "sent", "seq", "status"),
+        "task",
+    )
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class Update:
         progress: dict[str, Any] | None = None,
         partial: Any = None,
         delta: dict[str, Any] | None = None,
+        sent: dict[str, Any] | None = None,
     ) -> None:
         self.task = task
         self.seq = seq
@@ -58,6 +64,7 @@ class Update:
         self.progress = progress
         self.partial = partial
         self.delta = delta
+        self.sent = sent
         self.encoded: dict[str, bytes] | None = {}
 
     def bytes_for(self, dialect: str, encode: Callable[[Update], bytes]) -> bytes:
@@ -82,6 +89,7 @@ class Update:
             durable=True,
             logs=self.logs,
             progress=self.progress,
+            sent=self.sent,
         )
 
 
@@ -202,6 +210,7 @@ class Feed:
         """Publish durable *events* of this task, which are committed; ``task`` has been updated already."""
         for event in events:
             lines = logs(event) if event.kind == "log" else None
+            sent = orjson.loads(event.data) if event.kind == "sent" and event.data else None
             if event.status == TaskStatus.QUEUED:  # a new attempt starts from nothing
                 self.progress = self.partial = None
             update = Update(
@@ -214,6 +223,7 @@ class Feed:
                 logs=lines,
                 progress=self.progress,
                 partial=self.partial,
+                sent=sent,
             )
             self.kept.append(update.for_keeping())
             if len(self.kept) > KEPT_ENCODED:

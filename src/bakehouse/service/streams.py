@@ -233,9 +233,11 @@ def _lines(event: Event) -> list[str]:
 
 def _update(task: Task, event: Event) -> Update:
     lines = _lines(event) if event.kind == "log" else None
+    sent = orjson.loads(event.data) if event.kind == "sent" and event.data else None
     return Update(
-        task, seq=event.seq, status=event.status, at=event.at, attempt=event.attempt, durable=True, logs=lines
-    )
+        task, seq=event.seq, status=event.status, at=event.at, attempt=event.attempt, durable=True, logs=lines,
+        sent=sent,
+    )  # fmt: skip
 
 
 def _terminal(task: Task) -> Update:

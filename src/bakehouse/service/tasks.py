@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from bakehouse.core.app import App, Version
+from bakehouse.core.app import INFERLET, App, Version
 from bakehouse.core.clock import Clock
 from bakehouse.core.errors import Conflict, Invalid, NotConfigured, NotFound, RequirementsNotMet, TooMany, Unavailable
 from bakehouse.core.file import FileRecord, TaskFile
@@ -204,7 +204,14 @@ class Tasks:
             raise RequirementsNotMet(missing[0]["message"], fields=missing)
 
     async def _lane(self, caller: Caller, app: App, version: Version, request: RunRequest) -> tuple[str, str | None]:
-        """The warm key of decision 15, and the session whose instance the call must reach."""
+        """The warm key of decision 15, and the session whose instance the call must reach.
+
+        An inferlet has no warm instance: all of an owner's stand in one line.
+        """
+        if version.kind == INFERLET:
+            if request.session is not None:
+                raise Invalid.at("/session", "an inferlet keeps no instance between calls; use contexts with names")
+            return f"{INFERLET}/{caller.owner_id}", None
         shared = version.manifest.shared
         owner = "-" if shared else caller.owner_id
         revision = 0 if shared or not version.manifest.secrets else await self._secrets.revision(caller.owner_id)
@@ -232,7 +239,7 @@ class Tasks:
         task_id = new_id("task")
         options = {k: v for k, v in (("webhook", request.webhook), *(request.recorded or {}).items()) if v is not None}
         return Task(
-            task_id, "app", caller.owner_id, caller.user_id, task_id, TaskStatus.QUEUED, lane, function, value,
+            task_id, version.kind, caller.owner_id, caller.user_id, task_id, TaskStatus.QUEUED, lane, function, value,
             now, now, retries=version.manifest.retries,
             app_id=app.id,
             version_id=version.id,
@@ -336,6 +343,13 @@ class Tasks:
             return [text for update in kept if update.logs for text in update.logs]
         events = await self.events(task, kind="log")
         return [line["text"] for event in events for line in orjson.loads(event.data or "[]")]
+
+    async def sent(self, task: Task) -> dict[str, Any] | None:
+        """All that the task's current attempt sent to its caller; None for kinds of tasks that send nothing."""
+        if task.kind != INFERLET:
+            return None
+        events = [event for event in await self.events(task, kind="sent") if event.attempt == task.attempt]
+        return {"first": 0, "messages": [it for event in events for it in orjson.loads(event.data or "{}")["messages"]]}
 
     async def files(self, caller: Caller, task_id: str, role: str | None) -> list[tuple[TaskFile, FileRecord]]:
         """Files that the task read or wrote. Raises NotFound."""

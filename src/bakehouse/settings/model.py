@@ -135,6 +135,34 @@ class Settings(BaseModel):
         description="Memory of all instances together; the default is nine tenths of the machine's.",
     )
 
+    # Local models and inferlets
+    inferlets: Literal["auto", "on", "off"] = Field(
+        "auto", description="Whether the server runs inferlets; `auto` does where models are recorded."
+    )
+    inferlet_instances: Count = Field(512, ge=1, description="Inferlets that run at one time, their children included.")
+    inferlet_instances_per_owner: Count = Field(128, ge=1, description="The same for each owner.")
+    inferlet_memory: Size = Field(
+        256 * 2**20, ge=32 * 2**20, json_schema_extra={"unit": "bytes"}, description="Memory of one inferlet."
+    )
+    inferlet_memory_per_owner: Size = Field(
+        8 * 2**30,
+        gt=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Memory that an owner's running inferlets may have together, by their own limits.",
+    )
+    inferlet_cpu_time: Seconds = Field(
+        60, gt=0, json_schema_extra={"unit": "s"}, description="CPU time of one inferlet; waiting costs nothing."
+    )
+    inferlet_wall_time: Seconds = Field(
+        3600, gt=0, json_schema_extra={"unit": "s"}, description="Time after which a running inferlet is ended."
+    )
+    inferlet_messages: Size = Field(
+        16 * 2**20,
+        gt=0,
+        json_schema_extra={"unit": "bytes"},
+        description="What one task may send its caller in messages; they are kept with the task.",
+    )
+
     # HTTP
     max_body: Size = Field(
         16 * 2**20, gt=0, json_schema_extra={"unit": "bytes"}, description="Size of a JSON request; more answers 413."

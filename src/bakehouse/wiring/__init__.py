@@ -1,5 +1,4 @@
-"""Where the concrete parts meet: the only room, beside ``cli``, that knows every variant."""
+"""Where the concrete parts meet: the only room, beside ``cli``, that knows every variant.
 
-from bakehouse.wiring.serve import serve
-
-__all__ = ["serve"]
+It imports nothing by itself: `wiring.node` runs in a process that has no use for the server.
+"""

@@ -12,7 +12,9 @@ from bakehouse.engine.errors import EngineError
 from bakehouse.engine.handle import Engine
 from bakehouse.engine.spec import DUMMY, ModelSpec
 from bakehouse.inferlets.base import OwnerLimits
+from bakehouse.inferlets.dialogue.relay import Relays
 from bakehouse.inferlets.host import InferletHost
+from bakehouse.inferlets.mcp import ConfiguredMcp
 from bakehouse.inferlets.programs import ProgramStore
 
 #: Below the data directory.
@@ -28,6 +30,9 @@ class Local:
     engine: Engine
     host: InferletHost
     programs: ProgramStore
+    relays: Relays
+    #: Below it each owner may load and save adapters.
+    adapters: Path
 
 
 @asynccontextmanager
@@ -36,13 +41,15 @@ async def local_host(
     folder: Path,
     *,
     programs: Path | None = None,
+    shared: bool = False,
     limits: OwnerLimits | None = None,
     most: int = 512,
     grace: float = 0.0,
 ) -> AsyncIterator[Local]:
     """Start them, with what is compiled kept below *folder*, and end them.
 
-    *programs* is where programs are installed; it belongs to this process. *grace* seconds are left to instances at
+    *programs* is where programs are installed, by this process only, unless they are *shared* with another one that
+    may be running: then none can be installed. *grace* seconds are left to instances at
     the end. Raises `EngineError` for a model that cannot be loaded, `NotConfigured` where a library is missing.
     """
     try:
@@ -52,12 +59,19 @@ async def local_host(
     engine = await _engine(specs)
     sandbox = Sandbox(folder / "compiled")
     try:
-        store = ProgramStore(programs or folder / "programs", sandbox)
-        host = InferletHost(engine, sandbox, store, limits=limits or OwnerLimits(), most=most)
+        store = ProgramStore(programs or folder / "programs", sandbox, shared=shared)
+        configured = ConfiguredMcp(())
+        relays = Relays(configured)
+        adapters = folder / "adapters"
+        host = InferletHost(
+            engine, sandbox, store, limits=limits or OwnerLimits(), most=most, mcp=relays, adapters=adapters
+        )
+        relays.parent = lambda id, owner: host.instance(id, owner).launch
         try:
-            yield Local(engine, host, store)
+            yield Local(engine, host, store, relays, adapters)
         finally:
             host.close(grace)
+            configured.close()
     finally:
         sandbox.close()
         await engine.close()

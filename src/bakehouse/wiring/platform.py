@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+import tempfile
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,18 +18,21 @@ from bakehouse.blobs.disk import DiskBlobs
 from bakehouse.build.builder import Builder, BuildSettings
 from bakehouse.build.executor import BuildExecutor
 from bakehouse.build.machine import check_resources, read_machine
-from bakehouse.build.unpack import read_manifest
-from bakehouse.core.app import Limits, Resources, Version
+from bakehouse.core.app import INFERLET, Limits, Resources, Version
 from bakehouse.core.clock import SECOND, SystemClock
-from bakehouse.core.errors import BakehouseError
-from bakehouse.core.executor import Executor
+from bakehouse.core.errors import BakehouseError, TooLarge
+from bakehouse.core.executor import Executor, OutputFile
+from bakehouse.core.file import FileRecord
 from bakehouse.core.ids import new_id
 from bakehouse.core.task import Task
 from bakehouse.dispatch.dispatcher import Dispatcher, Helpers
 from bakehouse.dispatch.recovery import Recovery
+from bakehouse.engine.spec import ModelSpec
 from bakehouse.launch.base import Environment, Hooks, LaunchSettings
 from bakehouse.launch.local import LocalExecutor
 from bakehouse.live.memory import MemoryLive
+from bakehouse.llm.base import Hooks as InferletHooks
+from bakehouse.llm.inferlets import InferletExecutor
 from bakehouse.observe.metrics import Metrics
 from bakehouse.service.apps import Apps
 from bakehouse.service.files import Files, FileSettings
@@ -40,6 +46,8 @@ from bakehouse.service.tasks import QueueLimits, Tasks
 from bakehouse.service.webhooks import Webhooks, WebhookSettings
 from bakehouse.settings import Settings
 from bakehouse.store import open_store
+from bakehouse.wiring.inferlets import Builds, InferletBuilder, guess_type, inferlet_settings, read_package
+from bakehouse.wiring.nodes import make_node
 from bakehouse.wiring.tools import isolated_spawn
 
 log = structlog.get_logger(__name__)
@@ -56,8 +64,11 @@ ENVIRONMENT_DAYS = 30
 class Platform:
     """One server. ``start`` opens the store and takes back what a dead server left; ``drain`` and ``stop`` end it."""
 
-    def __init__(self, settings: Settings, url: str) -> None:
+    def __init__(self, settings: Settings, url: str, models: Sequence[ModelSpec] | None = None) -> None:
+        """*models* are served instead of those that are recorded in the data directory."""
         self.settings, self.url = settings, url
+        self.node = make_node(settings, models)
+        self.runs_inferlets = self.node is not None and settings.inferlets != "off"
         self.ready = False
         self.draining = False
         self._background: list[asyncio.Task[None]] = []
@@ -91,6 +102,7 @@ class Platform:
         self.secrets = Secrets(store, clock, secret)
         hooks = WebhookSettings(allow_private=settings.allow_private_webhooks)
         self.webhooks = Webhooks(store, clock, secret, webhook_body, hooks)
+        read_manifest = functools.partial(read_package, inferlets=self.runs_inferlets)
         self.apps = Apps(store, self.files, clock, read_manifest=read_manifest, check_resources=machine_has)
         self.sessions = Sessions(store, clock, self.apps, self._end_session)
         self.tasks = Tasks(
@@ -126,8 +138,14 @@ class Platform:
             machine=self.machine,
             spawn=isolated_spawn(_launch_settings(settings, 0)),
         )
-        build = BuildExecutor(self.builder, self.apps.version_built)
+        spawn = isolated_spawn(_launch_settings(settings, 0))
+        programs = InferletBuilder(self.builder, self.node, settings.home, spawn, os.environ)
+        build = BuildExecutor(Builds(self.builder, programs), self.apps.version_built)
         self.executors: dict[str, Executor] = {"app": self.launcher, "build": build}
+        if self.node is not None and self.runs_inferlets:
+            hooks = InferletHooks(programs.prepare, self._owner_name, self._keep_file, self._file_bytes)
+            self.inferlets = InferletExecutor(self.node, hooks, inferlet_settings(settings))
+            self.executors[INFERLET] = self.inferlets
 
     def _make_dispatch(self) -> None:
         holder = new_id("srv")
@@ -182,6 +200,9 @@ class Platform:
         metrics.watch("queue_depth", "Tasks that wait for an instance", lambda: {"": len(dispatcher.backlog)})
         metrics.watch("tasks_active", "Running tasks by state", dispatcher.states, label="status")
         metrics.watch("instances", "App instances by state", self.launcher.states, label="state")
+        if self.node is not None and self.runs_inferlets:
+            running = self.inferlets.calls
+            metrics.watch("inferlets", "Inferlets that run as tasks", lambda: {"": len(running)})
         metrics.watch("streams_open", "Task streams that are being read", lambda: {"": self.live.streams})
 
     # ---- what the parts ask of each other -----------------------------------------------------------------------
@@ -200,6 +221,31 @@ class Platform:
 
     async def _package(self, version: Version) -> Any:
         return await self.files.local(await self.store.get_file(id=version.package_file_id))
+
+    async def _owner_name(self, owner_id: str) -> str:
+        return (await self.store.owner(id=owner_id)).name
+
+    async def _keep_file(self, task: Task, data: bytes, number: int) -> tuple[FileRecord, str]:
+        """Store the file that an inferlet sent."""
+        folder = self.settings.home / "outbox"
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{task.id}-", delete=False) as file:
+            path = Path(file.name)
+            await asyncio.to_thread(file.write, data)
+        try:
+            output = OutputFile("", path, f"file-{number}", guess_type(data), len(data))
+            record = await self.files.store_output(task.owner_id, task.id, output)
+        finally:
+            path.unlink(missing_ok=True)
+        return record, self.files.url(record)
+
+    async def _file_bytes(self, uri: str, most: int) -> bytes | None:
+        """The bytes behind a URI of ours, for an inferlet's `receive_file`."""
+        record = await self.files.by_uri(uri)
+        if record is None:
+            return None
+        if record.size is not None and record.size > most:
+            raise TooLarge(f"the file has {record.size} bytes; the limit file is {most}")
+        return await asyncio.to_thread((await self.files.local(record)).read_bytes)
 
     def _end_session(self, session_id: str) -> None:
         self.launcher.end_session(session_id)
@@ -244,6 +290,13 @@ class Platform:
         """Which parts of the isolation of apps this machine cannot give."""
         return self.launcher.not_enforced()
 
+    def serves(self) -> list[str]:
+        """What this server serves beside apps, a line each, for the person who started it."""
+        if self.node is None:
+            return []
+        models = ", ".join(self.node.models) or "none"
+        return [f"models: {models} (loading)", f"inferlets: {'on' if self.runs_inferlets else 'off'}"]
+
     # ---- life ---------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -252,6 +305,8 @@ class Platform:
         await self.blobs.open()
         for executor in self.executors.values():
             await executor.start_up()
+        if self.node is not None:
+            self.node.start()
         await self.recovery.start_up()
         await self.apps.recover()
         if self.settings.database.startswith("sqlite:"):
@@ -272,6 +327,8 @@ class Platform:
         await asyncio.gather(*self._background, return_exceptions=True)
         for executor in self.executors.values():
             await executor.shut_down(0.0)
+        if self.node is not None:
+            await self.node.close()
         try:
             await self.store.retire(self.dispatcher.holder)
         except BakehouseError as error:

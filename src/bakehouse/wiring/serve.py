@@ -7,10 +7,12 @@ import gc
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 
 import structlog
 import uvicorn
 
+from bakehouse.engine.spec import ModelSpec
 from bakehouse.settings import Settings
 from bakehouse.wiring.home import Home
 from bakehouse.wiring.http import CorkedProtocol
@@ -20,8 +22,11 @@ from bakehouse.wiring.platform import Platform
 log = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings) -> int:
-    """Run a server until SIGTERM or SIGINT; the exit code. Raises Conflict when the data directory is in use."""
+def serve(settings: Settings, models: Sequence[ModelSpec] | None = None) -> int:
+    """Run a server until SIGTERM or SIGINT; the exit code. Raises Conflict when the data directory is in use.
+
+    *models* are served instead of those that are recorded in the data directory.
+    """
     from bakehouse.observe.logging import configure_logging
 
     configure_logging(settings.log_format, settings.log_level)
@@ -32,13 +37,15 @@ def serve(settings: Settings) -> int:
         port = listener.getsockname()[1]
         url = settings.model_copy(update={"port": port}).url
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_main(settings, home, listener, url))
+            return runner.run(_main(settings, home, listener, url, models))
     finally:
         home.unlock()
 
 
-async def _main(settings: Settings, home: Home, listener: socket.socket, url: str) -> int:
-    platform = Platform(settings, url)
+async def _main(
+    settings: Settings, home: Home, listener: socket.socket, url: str, models: Sequence[ModelSpec] | None
+) -> int:
+    platform = Platform(settings, url, models)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,7 +72,7 @@ async def _main(settings: Settings, home: Home, listener: socket.socket, url: st
         await started(server, serving)
         key = await platform.keys.first_key()
         home.write_endpoint(url, key.text if key else None)
-        _announce(url, key.text if key else None, platform.not_enforced())
+        _announce(url, key.text if key else None, platform.not_enforced(), platform.serves())
         platform.ready = True
         await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         log.info("draining", action="drain", grace=settings.drain_grace)
@@ -89,9 +96,11 @@ def _settle_memory() -> None:
     gc.set_threshold(20_000, 20, 100)
 
 
-def _announce(url: str, key: str | None, not_enforced: list[str]) -> None:
+def _announce(url: str, key: str | None, not_enforced: list[str], serves: list[str]) -> None:
     """Tell the person who started the server. The key is shown once: only its hash is stored."""
     print(f"Bakehouse is serving on {url}", flush=True)
+    for line in serves:
+        print(line, flush=True)
     if key is not None:
         print(f"Your API key (shown once, admin of owner 'local'): {key}", flush=True)
         print(f"\n  export INFERENCE_BASE_URL={url}\n  export INFERENCE_API_KEY={key}\n", flush=True)

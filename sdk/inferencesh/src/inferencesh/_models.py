@@ -33,8 +33,8 @@ class Record(dict[str, Any]):
 class Task(Record):
     """A task, or one update of its stream; ``["status"]`` is a `TaskStatus`.
 
-    An update of a stream carries only new lines in ``logs``; the task itself, as ``run`` and ``get_task`` give it,
-    carries all of them.
+    An update of a stream carries only new lines in ``logs``, and new messages of an inferlet in ``sent``; the task
+    itself, as ``run`` and ``get_task`` give it, carries all of them.
     """
 
     def __init__(self, values: Mapping[str, Any], messages: list[dict[str, Any]] | None = None) -> None:
@@ -57,6 +57,10 @@ class Task(Record):
     @property
     def logs(self) -> list[str]:
         return self.get("logs") or []
+
+    @property
+    def sent(self) -> list[Any]:
+        return self.get("sent") or []
 
     @property
     def session_id(self) -> str | None:

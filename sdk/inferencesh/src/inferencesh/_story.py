@@ -50,7 +50,10 @@ class Story:
         self.task_id = task_id
         self.seq = seq
         self.last: Task | None = None
+        # Log lines and messages that were shown; None where the reader began in the middle.
         self._lines: int | None = 0 if seq == 0 else None
+        self._sent: int | None = 0 if seq == 0 else None
+        self._attempt: Any = None
 
     @property
     def ended(self) -> bool:
@@ -87,6 +90,8 @@ class Story:
         """Take the record of a task that is over as its last update, with the log lines that were not seen yet."""
         logs = task.logs
         task["logs"] = logs[self._lines :] if self._lines is not None else []
+        fresh = 0 if task.get("attempt") != self._attempt else self._sent
+        task["sent"] = task.sent[fresh:] if fresh is not None else []
         self.last = task
         return task
 
@@ -94,8 +99,8 @@ class Story:
         seq = update.get("seq")
         if isinstance(seq, int):
             if seq <= self.seq:
-                update["logs"] = []
-            ahead = seq > self.seq + 1 and not update.logs
+                update["logs"], update["sent"] = [], []
+            ahead = seq > self.seq + 1 and not update.logs and not update.sent
             overtaken = seq < self.seq or ((seq == self.seq or ahead) and not self._differs(update))
             if overtaken and not update.status.terminal:
                 return None
@@ -103,8 +108,16 @@ class Story:
                 self.seq = max(self.seq, seq)
         if self._lines is not None:
             self._lines += len(update.logs)
+        self._count_sent(update)
         self.last = update
         return update
+
+    def _count_sent(self, update: Task) -> None:
+        if update.get("attempt") != self._attempt:
+            self._attempt = update.get("attempt")
+            self._sent = self._sent if self._sent is None else 0  # a new attempt sends from its beginning
+        if self._sent is not None:
+            self._sent += len(update.sent)
 
     def _differs(self, update: Task) -> bool:
         return self.last is None or any(self.last.get(name) != update.get(name) for name in _LIVE)

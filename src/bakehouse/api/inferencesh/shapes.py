@@ -36,8 +36,13 @@ def task_shape(
     logs: list[str] | None = None,
     progress: Any = None,
     partial: Any = None,
+    sent: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """*task* in the superset form, as it stood at *status*; while it runs its output is the newest partial one."""
+    """*task* in the superset form, as it stood at *status*; while it runs its output is the newest partial one.
+
+    Messages that an update brings (*sent*) stand in ``sent``, and in its output for readers that know no more.
+    """
+    partial = partial if sent is None else sent
     status = task.status if status is None else status
     ended = status.terminal
     options = orjson.loads(task.options) if task.options else {}
@@ -72,6 +77,7 @@ def task_shape(
         "error": task.error if ended else None,
         "error_code": task.error_code if ended else None,
         "logs": logs or [],
+        "sent": sent["messages"] if sent else [],
         "attempt": task.attempt if attempt is None else attempt,
         "seq": task.last_seq if seq is None else seq,
         "session_id": task.session_id,
@@ -98,11 +104,14 @@ def line(update: Update) -> bytes:
         logs=update.logs,
         progress=update.progress,
         partial=update.partial,
+        sent=update.sent,
     )
     text = dump(shape)
     if len(text) > LINE_LIMIT:
         shape["input"] = {}
         shape["input_elided"] = True
+        if update.sent is not None:
+            shape["partial_output"] = None  # the same as the output
         text = dump(shape)
     return text
 

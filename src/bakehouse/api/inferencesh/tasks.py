@@ -64,6 +64,7 @@ class TaskShape(BaseModel):
     output: Any
     error: str | None
     logs: list[str]
+    sent: list[Any]
     seq: int
     attempt: int
     session_id: str | None
@@ -114,7 +115,7 @@ async def run(request: Request) -> Response:
     if seconds:
         task = await tasks.wait(task, seconds)
     logs = await tasks.log_lines(task, feed) if task.last_seq > 3 else []
-    return _task_reply(request, task, logs, messages, feed)
+    return _task_reply(request, task, logs, messages, feed, await tasks.sent(task))
 
 
 def _run_request(request: Request, body: RunBody) -> RunRequest:
@@ -164,10 +165,12 @@ def _wait_seconds(request: Request, body: RunBody) -> float:
     return 30.0 if body.wait else 0.0
 
 
-def _task_reply(request: Request, task: Any, logs: list[str], messages: list[Message], feed: Any) -> Response:
+def _task_reply(
+    request: Request, task: Any, logs: list[str], messages: list[Message], feed: Any, sent: Any = None
+) -> Response:
     live = feed is not None and not task.status.terminal
     shape = shapes.task_shape(
-        task, logs=logs, progress=feed.progress if live else None, partial=feed.partial if live else None
+        task, logs=logs, progress=feed.progress if live else None, partial=feed.partial if live else None, sent=sent
     )
     return reply(request, shape, messages=messages)
 
@@ -177,7 +180,7 @@ async def get_task(request: Request, task_id: str) -> Response:
     tasks = services_of(request).tasks
     task = await tasks.get(await caller(request), task_id)
     feed = tasks.feed(task_id)
-    return _task_reply(request, task, await tasks.log_lines(task, feed), [], feed)
+    return _task_reply(request, task, await tasks.log_lines(task, feed), [], feed, await tasks.sent(task))
 
 
 @router.get("/tasks/{task_id}/status", **document("getTaskStatus", "A task's state", data=StatusShape, errors=(404,)))

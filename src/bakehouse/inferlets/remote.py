@@ -1,0 +1,304 @@
+"""An inferlet host in another process, over its Unix socket. For one event loop; loads neither wasmtime nor torch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+from bakehouse.engine.errors import EngineLost
+from bakehouse.engine.link import Link
+from bakehouse.engine.wire import Frame
+from bakehouse.inferlets import wire
+from bakehouse.inferlets.base import Launch, Outcome
+from bakehouse.inferlets.errors import InferletError
+from bakehouse.inferlets.wire import WireError
+
+#: Says why the connection ended, once that is known.
+Why = Callable[[str], Awaitable[EngineLost]]
+
+
+class HostLost(InferletError):
+    """The host's process died or its socket closed, and all its instances with it."""
+
+    code = "instance_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What an instance sent to its client."""
+
+    text: str
+
+    @property
+    def size(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file that it sent. ``size`` is what is left to be counted as taken."""
+
+    data: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What it wrote: whole lines, without their ends."""
+
+    stream: Literal["stdout", "stderr"]
+    text: str
+
+    @property
+    def size(self) -> int:
+        return len(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Its end. ``lost`` where the host went with it; the outcome then says how that ended."""
+
+    outcome: Outcome
+    lost: HostLost | None = None
+    size: int = 0
+
+
+Event = Message | File | Output | End
+
+
+async def _closed_without_more(reason: str) -> EngineLost:
+    return EngineLost("the inferlet host closed the connection" + (f": {reason}" if reason else ""))
+
+
+class RemoteHost:
+    """Made by `connect`. Every call may raise `HostLost`, and what the host itself answers."""
+
+    def __init__(self, why: Why) -> None:
+        self._link = Link(self._on_frame, self._on_lost)
+        self._why = why
+        self._numbers = count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._instances: dict[str, RemoteInstance] = {}
+        self._greeting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._closing = False
+        self._farewell = ""
+        self._lost: HostLost | None = None
+        self._end: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(cls, path: Path, why: Why = _closed_without_more, timeout: float = 30.0) -> RemoteHost:
+        """Connect to the host that listens at *path*. Raises `HostLost` where none does, or one of another version."""
+        host = cls(why)
+        try:
+            await asyncio.get_running_loop().create_unix_connection(lambda: host._link, str(path))
+        except OSError as error:
+            raise HostLost(f"no inferlet host listens at {path}: {error.strerror or error}") from error
+        host._send({"t": "hello", "version": wire.VERSION})
+        try:
+            version = await asyncio.wait_for(host._greeting, timeout)
+        except TimeoutError:
+            await host.close()
+            raise HostLost(f"the inferlet host at {path} did not answer in {timeout:g} s") from None
+        if version != wire.VERSION:
+            await host.close()
+            raise HostLost(f"the inferlet host at {path} speaks version {version}, this program {wire.VERSION}")
+        return host
+
+    @property
+    def open(self) -> bool:
+        """Whether calls can be made."""
+        return self._lost is None and not self._closing and self._link.open
+
+    # Programs
+
+    async def install(self, owner: str, manifest: str, wasm: Path, *, force: bool = False) -> dict[str, Any]:
+        """Install the component at *wasm*, a path that the host can read; what `programs` says of it.
+
+        It is compiled before this returns. Raises `BadProgram`, also for a version that has other content already.
+        """
+        told = {"owner": owner, "manifest": manifest, "path": str(wasm), "force": force}
+        return dict(await self._ask("install", told))
+
+    async def programs(self, owner: str) -> list[dict[str, Any]]:
+        """What is installed for *owner*: name, version, description, digest of each."""
+        return list(await self._ask("programs", {"owner": owner}))
+
+    async def remove(self, owner: str, program: str) -> None:
+        """Forget a program. Raises `NoSuchProgram`."""
+        await self._ask("remove", {"owner": owner, "program": program})
+
+    # Instances
+
+    async def launch(self, launch: Launch, program_owner: str | None = None) -> RemoteInstance:
+        """Start a program of *program_owner* (the launch's owner when None) for the launch's owner.
+
+        Raises `Refused`, `NoSuchProgram`.
+        """
+        instance = RemoteInstance(self, launch)
+        if launch.id in self._instances:
+            raise ValueError(f"instance {launch.id!r} was launched already")
+        self._instances[launch.id] = instance
+        try:
+            await self._ask(
+                "launch", {"launch": wire.launch_body(launch), "program_owner": program_owner or launch.owner}
+            )
+        except BaseException:
+            self._instances.pop(launch.id, None)
+            raise
+        return instance
+
+    async def stats(self) -> dict[str, Any]:
+        """Numbers of the host by name."""
+        return dict(await self._ask("stats", {}))
+
+    async def close(self) -> None:
+        """Close the connection; the host ends what was launched over it."""
+        self._closing = True
+        self._link.close()
+        self._finish(HostLost("the connection was closed by this program"))
+
+    # Asking
+
+    async def call(self, name: str, instance: str, **told: Any) -> Any:
+        return await self._ask(name, {"instance": instance, **told})
+
+    async def _ask(self, name: str, told: dict[str, Any]) -> Any:
+        if not self.open:
+            raise HostLost(self._lost.detail if self._lost else "the connection to the inferlet host is closed")
+        number = next(self._numbers)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
+        try:
+            self._send({"t": name, "id": number, **told})
+            if self._link.behind:
+                await self._link.writable()
+            return await answer
+        finally:
+            self._waiting.pop(number, None)
+
+    def _send(self, body: dict[str, Any]) -> None:
+        self._link.send(wire.dump(body))
+
+    def took(self, instance: str, count: int) -> None:
+        if self.open:
+            self._send({"t": "taken", "instance": instance, "count": count})
+
+    # Answers
+
+    def _on_frame(self, link: Link, frame: Frame) -> None:
+        if not self._greeting.done() and isinstance(frame.body, dict):
+            self._greeting.set_result(int(frame.body.get("version") or 0))
+            return
+        try:
+            for item in frame.body:
+                self._on_item(item, frame.tail)
+        except (TypeError, ValueError, IndexError) as error:
+            raise WireError(f"an item that cannot be read: {error}") from error
+
+    def _on_item(self, item: list[Any], tail: memoryview) -> None:
+        kind, which, *rest = item
+        if kind in ("r", "e"):
+            self._answer(kind, which, rest, tail)
+            return
+        instance = self._instances.get(which)
+        if instance is None:
+            return  # its launch was given up
+        if kind == "m":
+            instance.put(Message(rest[0]))
+        elif kind == "o":
+            instance.put(Output(rest[0], rest[1]))
+        elif kind == "f":
+            instance.put_part(wire.load_value(rest[0], tail), more=rest[1])
+        elif kind == "x":
+            del self._instances[which]
+            instance.put(End(wire.read_outcome(rest[0])))
+        else:
+            raise WireError(f"an item of kind {kind!r}")
+
+    def _answer(self, kind: str, number: int, rest: list[Any], tail: memoryview) -> None:
+        if kind == "e" and number == 0:
+            self._farewell = wire.read_error(*rest).detail
+            return
+        waiting = self._waiting.get(number)
+        if waiting is None or waiting.done():
+            return
+        if kind == "r":
+            waiting.set_result(wire.load_value(rest[0], tail))
+        else:
+            waiting.set_exception(wire.read_error(*rest))
+
+    def _on_lost(self, link: Link, reason: str) -> None:
+        if not self._closing:
+            self._end = asyncio.get_running_loop().create_task(self._explain(reason))
+
+    async def _explain(self, reason: str) -> None:
+        self._finish(HostLost(self._farewell or (await self._why(reason)).detail))
+
+    def _finish(self, error: HostLost) -> None:
+        """Everything that still waits ends with *error*."""
+        self._lost = self._lost or error
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(HostLost(error.detail))
+        instances, self._instances = self._instances, {}
+        for instance in instances.values():
+            instance.put(End(Outcome(), error))
+
+
+class RemoteInstance:
+    """One running program. Iterate over its events once; the last one is its `End`."""
+
+    def __init__(self, host: RemoteHost, launch: Launch) -> None:
+        self.launch = launch
+        self._host = host
+        self._events: deque[Event] = deque()
+        self._parts: list[bytes] = []
+        self._news = asyncio.Event()
+
+    async def send(self, text: str) -> None:
+        """Deliver a message. Raises `Refused` when the instance has not read enough of those before, `NotRunning`."""
+        await self._host.call("send", self.launch.id, text=text)
+
+    async def send_file(self, data: bytes) -> None:
+        """Deliver a file. Raises as `send` does."""
+        for start in range(0, max(len(data), 1), wire.PART):
+            part = data[start : start + wire.PART]
+            more = start + wire.PART < len(data)
+            await self._host.call("send_file", self.launch.id, data=part, more=more)
+
+    async def terminate(self, code: str = "cancelled", message: str = "it was cancelled") -> None:
+        """End it, at once where it waits. Nothing happens when it has ended."""
+        await self._host.call("terminate", self.launch.id, code=code, message=message)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What it sends, writes, and its end. Taking an event makes room for the next ones."""
+        while True:
+            while not self._events:
+                self._news.clear()
+                await self._news.wait()
+            event = self._events.popleft()
+            if event.size:
+                self._host.took(self.launch.id, event.size)
+            yield event
+            if isinstance(event, End):
+                return
+
+    def put(self, event: Event) -> None:
+        self._events.append(event)
+        self._news.set()
+
+    def put_part(self, data: bytes, *, more: bool) -> None:
+        """Parts are taken as they come, so that a large file does not hold itself up."""
+        self._parts.append(data)
+        if more:
+            self._host.took(self.launch.id, len(data))
+            return
+        parts, self._parts = self._parts, []
+        self.put(File(b"".join(parts), len(data)))
