@@ -79,9 +79,12 @@ class Program:
 
 
 class ProgramStore:
-    """Thread-safe. Owners see their own programs only."""
+    """Thread-safe. Owners see their own programs only.
 
-    def __init__(self, directory: Path, sandbox: Sandbox) -> None:
+    *shared*: the directory is another process's; what was installed before is found, and nothing may be installed.
+    """
+
+    def __init__(self, directory: Path, sandbox: Sandbox, *, shared: bool = False) -> None:
         self._blobs = directory / "blobs"
         self._owners = directory / "owners"
         self._sandbox = sandbox
@@ -89,7 +92,11 @@ class ProgramStore:
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._owners.mkdir(exist_ok=True)
         self._programs: dict[str, dict[str, dict[Version, _Installed]]] = {}
+        #: Whether all that is there could be read.
+        self._whole = True
         self._read()
+        if not shared:
+            self._tidy()
 
     def install(self, owner: str, manifest_text: str, wasm: bytes, *, force: bool = False) -> Program:
         """Check, compile and keep a program. Takes seconds where its component is new.
@@ -165,8 +172,8 @@ class ProgramStore:
         version = wanted.version or max(versions, default=None)
         if version is not None and version in versions:
             return versions[version]
-        known = ", ".join(map(str, sorted(versions))) or "no version of it"
-        raise NoSuchProgram(f"{what_for}program {wanted} is not installed; there is: {known}", field="program")
+        known = "installed are: " + ", ".join(map(str, sorted(versions))) if versions else "no version of it is"
+        raise NoSuchProgram(f"{what_for}program {wanted} is not installed; {known}", field="program")
 
     def _keep(self, owner: str, manifest: Manifest, text: str, wasm: bytes, digest: str) -> Program:
         blob = self._blob(digest)
@@ -204,21 +211,23 @@ class ProgramStore:
         return self._owners / _folder(owner) / manifest.name / f"{manifest.version}.json"
 
     def _read(self) -> None:
-        """Find what is installed, and remove components that no program has and files that were being written."""
-        whole = True
+        """Find what is installed."""
         for path in sorted(self._owners.glob("*/*/*.json")):
             try:
                 installed = self._installed(path)
             except (ValueError, KeyError, BadProgram):
                 log.exception("a program cannot be read and is left out: %s", path)
-                whole = False
+                self._whole = False
             else:
                 program = installed.program
                 self._versions(program.owner, program.manifest.name)[installed.version] = installed
+
+    def _tidy(self) -> None:
+        """Remove components that no program has, and files that were being written."""
         for path in [*self._blobs.glob("*.new"), *self._owners.glob("*/*/*.new")]:
             path.unlink()
         used = {installed.program.wasm for installed in self._all()}
-        for path in self._blobs.glob("*.wasm") if whole else ():
+        for path in self._blobs.glob("*.wasm") if self._whole else ():
             if path not in used:
                 path.unlink()
 

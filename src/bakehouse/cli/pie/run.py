@@ -7,7 +7,6 @@ import sys
 import tempfile
 import uuid
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,34 +15,19 @@ import typer
 from bakehouse.cli import options
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.limits import read_limits
+from bakehouse.cli.pie.native import run_native
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
+from bakehouse.cli.pie.wanted import MANIFEST, OWNER, Wanted
 from bakehouse.cli.server import settings_for
 from bakehouse.engine.spec import ModelSpec
-from bakehouse.inferlets.base import Launch, Limits
+from bakehouse.inferlets.base import Launch
 
 if TYPE_CHECKING:
     from bakehouse.inferlets.programs import Program, ProgramStore
     from bakehouse.wiring.local import Local
 
-OWNER = "local"
-MANIFEST = "Pie.toml"
 #: Seconds that an interrupted program has to end.
 _PATIENCE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be run: a component, a Python file, or a program that is installed; and with what."""
-
-    program: str | None
-    path: Path | None
-    manifest: Path | None
-    native: Path | None
-    arguments: tuple[str, ...]
-    limits: Limits
-    interactive: bool
-    files: Path
-    as_json: bool
 
 
 def run(
@@ -100,7 +84,11 @@ def run(
     _check(wanted)
     settings = settings_for(home, config)
     specs = _specs(settings.home, model or [], dummy)
-    raise typer.Exit(asyncio.run(_run(wanted, specs, settings.home)))
+    try:
+        status = _run(wanted, specs, settings.home)
+    except KeyboardInterrupt:
+        status = Exit.INTERRUPTED
+    raise typer.Exit(status)
 
 
 def _split(words: list[str], named: bool) -> tuple[str | None, list[str]]:
@@ -152,24 +140,30 @@ def _dummies(names: list[str]) -> list[ModelSpec]:
     return [replace(DUMMY_MODEL, name=name) for name in names] or [DUMMY_MODEL]
 
 
-async def _run(wanted: Wanted, specs: list[ModelSpec], home: Path) -> int:
+def _run(wanted: Wanted, specs: list[ModelSpec], home: Path) -> int:
+    """Start everything, run the program, end everything; the exit status."""
     from bakehouse.wiring.local import FOLDER, local_host
 
     with ExitStack() as stack:
-        # Of this run alone, so that many can run at one time.
-        own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pie-")))
-        async with local_host(specs, home / FOLDER, programs=own) as local:
-            terminal = Terminal(wanted.files, as_json=wanted.as_json)
-            program = _install(wanted, local.programs, home)
-            return _follow(wanted, local, terminal, program)
+        # Of this run alone, so that many can run at one time. What is installed is only looked at: a server may run.
+        own = None if wanted.program else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pie-")))
+        runner = stack.enter_context(asyncio.Runner())
+        # The loop runs only to start and to stop: between, this thread waits for the program, and Ctrl-C reaches it.
+        host = local_host(specs, home / FOLDER, programs=own, shared=own is None)
+        local = runner.run(host.__aenter__())
+        stack.callback(lambda: runner.run(host.__aexit__(None, None, None)))
+        terminal = Terminal(wanted.files, as_json=wanted.as_json)
+        if wanted.native is not None:
+            return run_native(wanted, local, terminal)
+        return _follow(wanted, local, terminal, _found(wanted, local.programs))
 
 
-def _install(wanted: Wanted, programs: ProgramStore, home: Path) -> Program:
-    """The component as a program of this run."""
-    path = wanted.path
-    assert path is not None
-    manifest = wanted.manifest or path.parent / MANIFEST
-    return programs.install(OWNER, manifest.read_text(encoding="utf-8"), path.read_bytes())
+def _found(wanted: Wanted, programs: ProgramStore) -> Program:
+    """The program, installed for this run where it is a file. Raises `NoSuchProgram`, `BadProgram`."""
+    if wanted.path is None:
+        return programs.find(OWNER, str(wanted.program))
+    manifest = wanted.manifest or wanted.path.parent / MANIFEST
+    return programs.install(OWNER, manifest.read_text(encoding="utf-8"), wanted.path.read_bytes())
 
 
 def _follow(wanted: Wanted, local: Local, terminal: Terminal, program: Program) -> int:
@@ -186,7 +180,7 @@ def _follow(wanted: Wanted, local: Local, terminal: Terminal, program: Program) 
     if wanted.interactive or not sys.stdin.isatty():
         feed_lines(sys.stdin, instance.send, terminal.over)
     try:
-        outcome = instance.wait(None)
+        outcome = instance.wait()
     except KeyboardInterrupt:
         instance.terminate()
         instance.wait(_PATIENCE)

@@ -276,7 +276,7 @@ class Dialogue:
 
 
 def tighter(most: Limits, wanted: Mapping[str, float]) -> Limits:
-    """*most*, with the values of *wanted* in place of its own. Raises `BadRequest` for one that is unknown or larger."""
+    """*most*, with the values of *wanted* in place of its own. Raises `BadRequest` for an unknown or a larger one."""
     for name, value in wanted.items():
         if name not in _LIMITS:
             raise BadRequest(f"limits: {name} is none of {', '.join(_LIMITS)}", field="limits")

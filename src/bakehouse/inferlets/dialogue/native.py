@@ -12,8 +12,18 @@ from bakehouse.inferlets.dialogue.base import NativeHost
 from bakehouse.inferlets.dialogue.fields import BadRequest
 
 INTERFACES = (
-    "waits", "models", "contexts", "passes", "grammars", "decoders", "adapters", "client", "runtime", "messaging", "mcp",
-)  # fmt: skip
+    "waits",
+    "models",
+    "contexts",
+    "passes",
+    "grammars",
+    "decoders",
+    "adapters",
+    "client",
+    "runtime",
+    "messaging",
+    "mcp",
+)
 #: These block: they have operations of their own.
 _BLOCKING = {("waits", "take"): "take", ("waits", "any"): "watch"}
 

@@ -1,0 +1,35 @@
+"""What the WebSocket stands on, filled by wiring: somebody who knows keys, and dialogues to hand frames to."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bakehouse.core.identity import Caller
+
+Frame = str | bytes
+
+
+class Link(Protocol):
+    """One client's dialogue."""
+
+    async def feed(self, frame: Frame) -> None:
+        """What the client sent. Waits while too much of what it asked is unanswered."""
+
+    async def take(self) -> list[Frame]:
+        """What is to be sent to it, as soon as there is something; nothing at the dialogue's end."""
+
+    async def close(self) -> None:
+        """The client is gone. May be repeated."""
+
+
+class Inferlets(Protocol):
+    """One for all clients of a server, at ``app.state.inferlets``."""
+
+    #: Whether clients need no key.
+    open_to_all: bool
+
+    async def authenticate(self, token: str | None) -> Caller:
+        """Whose key *token* is. Raises `Unauthorized`, `Forbidden`."""
+
+    async def open(self, caller: Caller) -> Link:
+        """A dialogue. Raises `TooMany`, `Unavailable`."""

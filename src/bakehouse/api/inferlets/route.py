@@ -1,0 +1,120 @@
+"""``/inferlets/ws``: `docs/inferlet-protocol.md` is its page."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from bakehouse.api.common import problem
+from bakehouse.api.inferlets.base import Frame, Inferlets, Link
+from bakehouse.core.errors import BakehouseError, Unauthorized
+from bakehouse.core.identity import Caller
+
+PATH = "/inferlets/ws"
+#: Seconds for a client without a header to say who it is.
+HELLO_SECONDS = 10.0
+#: Close codes of ours: the key is not good; the server has no room.
+UNAUTHORIZED, BUSY = 4401, 4429
+
+_MISSING = "send an API key, as a header Authorization: Bearer <key> or as the token of a first hello"
+
+router = APIRouter()
+
+
+@router.websocket(PATH)
+async def talk(socket: WebSocket) -> None:
+    """One client, from its upgrade to its end."""
+    inferlets: Inferlets = socket.app.state.inferlets
+    token = _bearer(socket)
+    try:
+        caller = await inferlets.authenticate(token) if token or inferlets.open_to_all else None
+    except BakehouseError as error:
+        await socket.send_denial_response(_refusal(socket, error))
+        return
+    await socket.accept()
+    try:
+        first: Frame | None = None
+        if caller is None:
+            caller, first = await _greeted(socket, inferlets)
+        link = await inferlets.open(caller)
+    except BakehouseError as error:
+        await _leave(socket, error)
+    except WebSocketDisconnect:
+        return
+    else:
+        await _converse(socket, link, first)
+
+
+def _bearer(socket: WebSocket) -> str | None:
+    scheme, _, text = socket.headers.get("authorization", "").partition(" ")
+    return text.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _refusal(socket: WebSocket, error: BakehouseError) -> Response:
+    base = getattr(socket.app.state, "public_url", "")
+    return Response(
+        orjson.dumps(problem.problem_body(error, base)), error.status, media_type="application/problem+json"
+    )
+
+
+async def _greeted(socket: WebSocket, inferlets: Inferlets) -> tuple[Caller, str]:
+    """Whom the first frame says, and that frame without its key. Raises `Unauthorized`."""
+    try:
+        async with asyncio.timeout(HELLO_SECONDS):
+            frame = orjson.loads(await socket.receive_text())
+        if not isinstance(frame, dict) or frame.get("op") != "hello" or not isinstance(frame.get("token"), str):
+            raise Unauthorized(_MISSING)
+    except (TimeoutError, KeyError, orjson.JSONDecodeError) as error:
+        raise Unauthorized(_MISSING) from error
+    caller = await inferlets.authenticate(frame.pop("token"))
+    return caller, orjson.dumps(frame).decode()
+
+
+async def _leave(socket: WebSocket, error: BakehouseError) -> None:
+    """Say why, and end the connection."""
+    told = {"id": None, "error": {"code": error.code, "message": error.detail}}
+    await socket.send_text(orjson.dumps(told).decode())
+    await socket.close(UNAUTHORIZED if error.status in (401, 403) else BUSY, error.code)
+
+
+async def _converse(socket: WebSocket, link: Link, first: Frame | None) -> None:
+    if first is not None:
+        await link.feed(first)
+    tasks = {asyncio.ensure_future(_read(socket, link)), asyncio.ensure_future(_write(socket, link))}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await link.close()
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+    for end in ends:
+        if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect):
+            raise end
+
+
+async def _read(socket: WebSocket, link: Link) -> None:
+    receive = socket.receive
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        text = event.get("text")
+        await link.feed(event["bytes"] if text is None else text)
+
+
+async def _write(socket: WebSocket, link: Link) -> None:
+    while frames := await link.take():
+        for frame in frames:
+            await socket.send(_event(frame))
+    # The dialogue has ended before its client has: the host behind it is gone.
+    await socket.close(1012, "the inferlet host is stopping")
+
+
+def _event(frame: Frame) -> dict[str, Any]:
+    return {"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}
