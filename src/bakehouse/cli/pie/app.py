@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bakehouse
-from bakehouse.cli.pie import run
+from bakehouse.cli.pie import run, serve
 
 app = typer.Typer(
     name="pie",
@@ -34,3 +34,4 @@ def _pie(
 
 
 app.command()(run.run)
+app.command()(serve.serve)

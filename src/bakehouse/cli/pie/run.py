@@ -15,6 +15,7 @@ import typer
 from bakehouse.cli import options
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.limits import read_limits
+from bakehouse.cli.pie.models import served
 from bakehouse.cli.pie.native import run_native
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
 from bakehouse.cli.pie.wanted import MANIFEST, OWNER, Wanted
@@ -83,7 +84,7 @@ def run(
     )
     _check(wanted)
     settings = settings_for(home, config)
-    specs = _specs(settings.home, model or [], dummy)
+    specs = served(settings.home, model or [], dummy)
     try:
         status = _run(wanted, specs, settings.home)
     except KeyboardInterrupt:
@@ -114,30 +115,6 @@ def _check(wanted: Wanted) -> None:
             f"--path {wanted.path} needs its manifest",
             hint=f"Add --manifest PATH/{MANIFEST}; it says the program's name and version.",
         )
-
-
-def _specs(home: Path, names: list[str], dummy: bool) -> list[ModelSpec]:
-    # Imported here, because `wiring` loads much.
-    from bakehouse.wiring.models import Models
-
-    if dummy:
-        return _dummies(names)
-    models = Models(home)
-    specs = [models.get(name) for name in names] or models.list()
-    if not specs:
-        raise Failure(
-            "there is no model here",
-            hint="Add one with `pie model add NAME SOURCE`, or try the program with --dummy.",
-        )
-    return specs
-
-
-def _dummies(names: list[str]) -> list[ModelSpec]:
-    from dataclasses import replace
-
-    from bakehouse.wiring.local import DUMMY_MODEL
-
-    return [replace(DUMMY_MODEL, name=name) for name in names] or [DUMMY_MODEL]
 
 
 def _run(wanted: Wanted, specs: list[ModelSpec], home: Path) -> int:

@@ -1,0 +1,40 @@
+"""``pie serve``: the server with engine and inferlets, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bakehouse.cli import options
+from bakehouse.cli.pie.models import served
+from bakehouse.cli.server import settings_for
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.  [default: 8787]")] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Ask for no key. Only on an address of this machine alone.")
+    ] = False,
+    dummy: Annotated[
+        bool, typer.Option("--dummy", help="An engine without weights: it answers nonsense, at once.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A model of `pie model list`; may be repeated.  [default: all]"),
+    ] = None,
+    allow_public: Annotated[
+        bool | None, typer.Option("--allow-public", help="Allow an address that other machines can reach.")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    home: options.Home = None,
+    config: options.Config = None,
+) -> None:
+    """Serve programs to clients until it is told to stop (Ctrl-C or SIGTERM)."""
+    settings = settings_for(home, config, host=host, port=port, allow_public=allow_public, log_level=log_level)
+    specs = served(settings.home, model or [], dummy)
+    # Imported here, because it loads the whole server.
+    from bakehouse.wiring.pie import serve as run_server
+
+    raise typer.Exit(run_server(settings, specs, no_auth=no_auth))
