@@ -1,0 +1,75 @@
+"""Every example does what its page says: natively on the dummy and on a tiny real model, and in the sandbox."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+
+import pytest
+
+from tests.inferlets.examples.checks import CHECKS
+from tests.inferlets.examples.stages import Baked, Native
+from tests.inferlets.examples.support import EXAMPLES, NAMES, manifest_of, source_of
+
+SOON = ("hello-world", "text-completion", "beam-search", "constrained-json", "parallel-generation")
+"""Those that are built and run in the sandbox each time; the others in `make test-slow`."""
+
+
+def test_every_example_has_its_check() -> None:
+    assert sorted(CHECKS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_the_dummy(native: Native, name: str) -> None:
+    CHECKS[name](native)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_tiny_model(tiny: Native, name: str) -> None:
+    CHECKS[name](tiny)
+
+
+@pytest.mark.parametrize("name", SOON)
+def test_in_the_sandbox(baked: Baked, name: str) -> None:
+    CHECKS[name](baked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SOON)))
+def test_the_others_in_the_sandbox(baked: Baked, name: str) -> None:
+    CHECKS[name](baked)
+
+
+@pytest.mark.slow
+def test_agents_of_a_swarm_may_be_instances_of_their_own(baked: Baked) -> None:
+    baked.install("agent-swarm")
+    jobs = [f"job {number}" for number in range(8)]
+    done = baked.run("agent-swarm", agents=3, jobs=jobs, max_tokens=6, apart=True)
+    assert sorted(done.result["made"]) == jobs
+    assert sum(done.result["counts"].values()) == 8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_folder_is_whole(name: str) -> None:
+    """A manifest under its own name, a page with the commands, and a program that is short and says what it shows."""
+    manifest = tomllib.loads(manifest_of(name))
+    source = source_of(name).read_text(encoding="utf-8")
+    page = (EXAMPLES / name / "README.md").read_text(encoding="utf-8")
+    assert manifest["package"]["name"] == name
+    assert manifest["package"]["description"]
+    assert f"# {name}\n" in page
+    assert f"bakery build examples/inferlets/{name} -o {name}.wasm" in page
+    assert ast.get_docstring(ast.parse(source))
+    assert source.count("\n") <= 80
+
+
+LISTS = {"answers", "documents", "jobs", "manners", "prompts", "schema", "tree"}
+"""Inputs that are lists or objects, for which a manifest has no type."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_manifest_says_what_it_reads(name: str) -> None:
+    source = source_of(name).read_text(encoding="utf-8")
+    read = set(re.findall(r'\binput(?:\.get\(|\[)"(\w+)"', source))
+    assert set(tomllib.loads(manifest_of(name)).get("parameters", {})) == read - LISTS
