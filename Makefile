@@ -14,10 +14,10 @@ WORKERS ?= 2
 # https://download.pytorch.org/whl/cu130; without it pip's own index decides.
 TORCH       := torch==2.13.0
 TORCH_INDEX ?=
-SDKS    := infsh inferencesh
+SDKS    := infsh inferencesh inferlet
 # Everything that changes what must be installed, or what an SDK wheel holds.
 PROJECTS    := pyproject.toml $(SDKS:%=sdk/%/pyproject.toml)
-SDK_SOURCES := $(shell find sdk -type f \( -name '*.py' -o -name '*.toml' -o -name '*.md' -o -name 'py.typed' \) -not -path '*/.*' 2>/dev/null)
+SDK_SOURCES := $(shell find sdk -type f \( -name '*.py' -o -name '*.toml' -o -name '*.md' -o -name '*.wit' -o -name 'py.typed' \) -not -path '*/.*' 2>/dev/null)
 # The first interpreter that is new enough; `make PYTHON=... install` chooses another one.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
@@ -40,7 +40,8 @@ $(BIN)/uv:
 
 $(STAMPS)/install: $(PROJECTS) | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python \
-		--editable '.[dev,postgres]' --editable 'sdk/infsh[cli]' --editable sdk/inferencesh
+		--editable '.[dev,postgres,inferlets]' --editable 'sdk/infsh[cli]' --editable sdk/inferencesh \
+		--editable 'sdk/inferlet[client]'
 	@mkdir -p $(STAMPS) && touch $@
 
 # Torch by pip: its builds for CPUs and for each CUDA live in indexes of their own, which uv would mix. A build that is
@@ -54,7 +55,7 @@ $(TORCH_STAMP): | $(STAMPS)/install
 
 $(STAMPS)/engine: $(PROJECTS) $(STAMPS)/install $(TORCH_STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[engine]' \
-		--editable sdk/infsh --editable sdk/inferencesh
+		--editable sdk/infsh --editable sdk/inferencesh --editable sdk/inferlet
 	@touch $@
 
 # The server puts these wheels into the environments that it builds for apps.
