@@ -31,6 +31,8 @@ from bakehouse.engine.session import Session, SessionLimits
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.engine.streams import Stream
 
+__all__ = ["Engine", "Handle", "HandleStream", "Session", "SessionLimits", "Stream", "ZoParams"]
+
 T = TypeVar("T")
 
 
@@ -58,6 +60,10 @@ class Engine(AsyncEngine):
         return cls(models, limits)
 
     async def models(self) -> list[ModelInfo]:
+        return self.served()
+
+    def served(self) -> list[ModelInfo]:
+        """`models`, for a program that has a thread of its own."""
         return [model.info for model in self._models.values()]
 
     async def open(self, model: str, owner: str, program: str = "") -> Handle:
@@ -65,9 +71,12 @@ class Engine(AsyncEngine):
         bell = self._bells.setdefault(loop, _Bell(loop))
         return Handle(self.session(model, owner, program), bell)
 
-    def session(self, model: str, owner: str, program: str = "") -> Session:
-        """The same session in blocking form, for a program that has a thread of its own."""
-        return Session(self._served(model), owner, program, self._limits)
+    def session(self, model: str, owner: str, program: str = "", limits: SessionLimits | None = None) -> Session:
+        """The same session in blocking form, for a program that has a thread of its own.
+
+        *limits* in place of the engine's own.
+        """
+        return Session(self._served(model), owner, program, limits or self._limits)
 
     async def stats(self, model: str) -> dict[str, Any]:
         return self._served(model).loop.stats()

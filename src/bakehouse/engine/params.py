@@ -1,6 +1,7 @@
 """What callers say to the engine and what it answers: frozen values, checked when they are made. Standard library only.
 
 Ids of tokens are non-negative integers below the model's vocabulary size. Seeds are 64-bit. Times are seconds.
+A mask over the vocabulary is run lengths, or `bytes`: packed as `brle.to_bits` packs it, which costs no conversion.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ class ForwardRequest:
     tokens: tuple[int, ...] = ()
     positions: tuple[int, ...] | None = None
     masks: tuple[Brle, ...] | None = None
-    logit_mask: Brle | None = None
+    logit_mask: Brle | bytes | None = None
     samplers: tuple[SampleAt, ...] = ()
     draft_tokens: tuple[int, ...] = ()
     draft_positions: tuple[int, ...] | None = None
@@ -244,8 +245,12 @@ class ForwardRequest:
         if self.masks is not None:
             masks = tuple(brle.check(f"masks[{index}]", mask) for index, mask in enumerate(self.masks))
             object.__setattr__(self, "masks", masks)
-        if self.logit_mask is not None:
-            object.__setattr__(self, "logit_mask", brle.check("logit_mask", self.logit_mask))
+        _check_mask(self)
+
+
+def _check_mask(request: ForwardRequest | GenerateRequest) -> None:
+    if request.logit_mask is not None and not isinstance(request.logit_mask, bytes):
+        object.__setattr__(request, "logit_mask", brle.check("logit_mask", request.logit_mask))
 
 
 def _one_each(name: str, values: Sequence[object] | None, count: int) -> None:
@@ -357,7 +362,7 @@ class GenerateRequest:
     sampler: Sampler = field(default_factory=Sampler)
     max_tokens: int | None = None
     stop: Stop = field(default_factory=Stop)
-    logit_mask: Brle | None = None
+    logit_mask: Brle | bytes | None = None
     grammar: GrammarSpec | None = None
     matcher: int | None = None
     penalties: Penalties = NO_PENALTIES
@@ -382,8 +387,7 @@ class GenerateRequest:
             _integer("max_tokens", self.max_tokens, 0)
         if sum(x is not None for x in (self.logit_mask, self.grammar, self.matcher)) > 1:
             raise BadRequest.at("grammar", "give one of logit_mask, grammar and matcher")
-        if self.logit_mask is not None:
-            object.__setattr__(self, "logit_mask", brle.check("logit_mask", self.logit_mask))
+        _check_mask(self)
         _integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         _shared_fields(self.logprobs, self.adapter, self.zo_seed, self.timeout)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from bakehouse.engine import wire
+from bakehouse.engine import brle, wire
 from bakehouse.engine.adapters.base import ZoParams
 from bakehouse.engine.brle import Brle
 from bakehouse.engine.errors import Cancelled, EngineError, EngineLost
@@ -27,6 +28,8 @@ from bakehouse.engine.params import (
     ModelInfo,
 )
 from bakehouse.engine.wire import Call, Cancel, Frame, Hello, Open, WireError
+
+Request = TypeVar("Request", ForwardRequest, GenerateRequest)
 
 #: Says why the connection ended, once that is known: the supervisor waits for the exit status.
 Why = Callable[[str], Awaitable[EngineLost]]
@@ -336,11 +339,11 @@ class RemoteSession(AsyncSession):
         await self._call("flush", context=context)
 
     async def forward(self, request: ForwardRequest) -> ForwardOutput:
-        output: ForwardOutput = await self._call("forward", request=request)
+        output: ForwardOutput = await self._call("forward", request=_in_runs(request, self.model))
         return output
 
     async def generate(self, request: GenerateRequest) -> RemoteStream:
-        return await self._engine.stream(self._number, request)
+        return await self._engine.stream(self._number, _in_runs(request, self.model))
 
     async def create_matcher(self, grammar: GrammarSpec) -> int:
         return int(await self._call("create_matcher", grammar=grammar))
@@ -419,3 +422,11 @@ class RemoteSession(AsyncSession):
 
 def _maybe(value: Any) -> int | None:
     return None if value is None else int(value)
+
+
+def _in_runs(request: Request, model: ModelInfo) -> Request:
+    """The wire knows masks as run lengths only."""
+    if not isinstance(request.logit_mask, bytes):
+        return request
+    runs = brle.from_bits(request.logit_mask, model.vocab_size)
+    return replace(request, logit_mask=runs or (model.vocab_size,))

@@ -117,6 +117,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
             self._check_positions(positions, request)
             return Pass(
                 owner=self.owner,
+                program=self.program,
                 context=context,
                 tokens=request.tokens,
                 positions=request.positions,

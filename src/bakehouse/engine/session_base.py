@@ -31,6 +31,8 @@ class SessionLimits:
     matchers: int = 1024
     decoders: int = 1024
     jobs: int = 4096
+    #: KV pages, a page counting for each context that has it; None: as many as there are.
+    pages: int | None = None
 
 
 @dataclass(slots=True)
@@ -60,6 +62,9 @@ class SessionBase:
         self._jobs: set[Job] = set()
         self._sweep_at = 64
         self._closed = False
+        if self.limits.pages is not None:
+            with self._loop.lock:
+                self._planner.contexts.charges.allow(self.program, self.limits.pages)
 
     def _adapters(self) -> AdapterTable:
         self._check_open()
@@ -151,11 +156,14 @@ class SessionBase:
                 raise BadRequest.at(field, f"{token!r} is no id of a vocabulary of {size}")
         return checked
 
-    def _mask(self, runs: Brle | None) -> bytes | None:
+    def _mask(self, mask: Brle | bytes | None) -> bytes | None:
         """Packed; None where all is allowed. An empty list restricts nothing."""
-        if not runs:
+        if not mask:
             return None
-        bits = brle.to_bits(runs, self.model.vocab_size)
+        bits = mask if isinstance(mask, bytes) else brle.to_bits(mask, self.model.vocab_size)
+        size = -(-self.model.vocab_size // 32) * 4
+        if len(bits) != size:
+            raise BadRequest.at("logit_mask", f"packed it has {size} bytes for this model, not {len(bits)}")
         if not any(bits):
             raise BadRequest.at("logit_mask", "allows no id")
         return bits

@@ -46,9 +46,13 @@ class MatcherCalls(SessionBase):
         return self._loop.run_aside(compile_)
 
     def matcher_mask(self, matcher: int) -> Brle:
+        return brle.from_bits(self.matcher_bits(matcher), self.model.vocab_size)
+
+    def matcher_bits(self, matcher: int) -> bytes:
+        """`matcher_mask`, packed: a request takes it as it is."""
         held = self._matcher(matcher)
         with held.guard:
-            return brle.from_bits(held.matcher.mask(), self.model.vocab_size)
+            return held.matcher.mask()
 
     def matcher_accept(self, matcher: int, tokens: Sequence[int]) -> None:
         self._check_tokens("tokens", tokens)

@@ -108,6 +108,8 @@ class Stream:
         self.closed = False
         #: Whether nothing more can be taken: the last chunk was.
         self.ended = False
+        #: Whether the last chunk, or the error, is there to be taken, or was.
+        self.complete = False
         self.job = job
         self._loop = loop
         self._bell: Bell | None = None
@@ -116,8 +118,15 @@ class Stream:
         self._after: list[Callable[[Stream], None]] = []
         self._guard = threading.Lock()
 
+    @property
+    def ready(self) -> bool:
+        """Whether the next chunk, or the end, can be had without waiting. Takes nothing."""
+        return self.ended or not self._queue.empty()
+
     def put(self, item: Chunk | EngineError) -> Notifier | None:
         self._queue.put(item)
+        if isinstance(item, EngineError) or item.finish is not None:
+            self.complete = True
         if self._bell is not None:
             self._bell.ring(self._wake)
         return self._bell
@@ -181,6 +190,7 @@ class Stream:
             else:
                 self._loop.cancel(self.job)
         self._queue.put(Cancelled("the stream was closed"))
+        self.complete = True
 
     def report(self, taken: int) -> None:
         """A distant reader has taken *taken* tokens by now. Raises `BadRequest` for more than were sent, or fewer."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bakehouse.engine.brle import Ranges
-from bakehouse.engine.errors import BadRequest, NotFound
+from bakehouse.engine.errors import BadRequest, NotFound, OutOfPages
 from bakehouse.engine.params import ContextState
 from bakehouse.engine.plan.prefix import AdapterKey
 
@@ -34,6 +34,7 @@ class Context:
     __slots__ = (
         "adapters",
         "buffered",
+        "charged",
         "committed",
         "computed",
         "id",
@@ -86,6 +87,7 @@ class Context:
         self.computed = 0
         self.reserved = 0  # how many pages behind the committed ones the caller asked for
         self.manual = False  # the caller reserves and commits by itself
+        self.charged = 0  # how many pages count towards the limits of its programs
         # Its place in the plan
         self.queue: deque[Work] = deque()
         self.part: Part | None = None
@@ -166,7 +168,8 @@ class Context:
     def reserve_pages(self, count: int) -> None:
         """Have at least *count* pages behind the committed ones. From then on the caller commits by `commit_pages`.
 
-        Other idle contexts are put aside to make room. Raises `OutOfPages` where that is not enough.
+        Other idle contexts are put aside to make room. Raises `OutOfPages` where that is not enough, and
+        `LimitExceeded` where one of its programs may not have so many.
         """
         self._must_be_alive()
         if count < 0:
@@ -175,11 +178,17 @@ class Context:
         if self.computed < len(self.tokens):  # put aside: the pages of its tokens come back with its next pass
             missing = count - self.table.limits.pages_for(self.cursor)
         if missing > 0:
-            self.table.make_room(missing, keep=self)
+            self.table.charges.claim(self, self.committed + count)
+            try:
+                self.table.make_room(missing, keep=self)
+            except OutOfPages:
+                self.table.charges.settle(self)
+                raise
             if self.computed >= len(self.tokens):
                 self.table.extend(self, missing)
         self.reserved = max(self.reserved, count)
         self.manual = self.manual or count > 0
+        self.table.charges.settle(self)
 
     def release_pages(self, count: int) -> None:
         """Drop the last *count* uncommitted pages, and with each a page's worth of the filled tokens at the end."""

@@ -30,6 +30,7 @@ def check(planner: Planner) -> None:
     for page, count in enumerate(pool.holders):
         if count != holders[page]:
             problems.append(f"page {page} counts {count} holders and has {holders[page]}")
+    problems += table.charges.problems(table.everything())
     if not planner.works and table.scratch:
         problems.append(f"{len(table.scratch)} passes without a context left one behind")
     if problems:
@@ -50,6 +51,8 @@ def _problems(context: Context) -> list[str]:
     if context.pinned and context.computed < length:
         found.append("it cannot be computed again, and has lost pages")
     if not context.busy:
+        if context.charged != table.charges.needed(context):
+            found.append(f"{context.charged} pages are counted for its programs")
         if context.computed > length:
             found.append(f"{context.computed} of {length} tokens are computed and nothing is under way")
         if len(pages) > table.pages_kept(context):

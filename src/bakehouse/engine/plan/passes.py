@@ -46,6 +46,7 @@ class Pass:
     ``positions`` None: they run on from the context's last position. ``masks``: by position, one per input and draft.
     ``every_draft``: run all drafts or fail; otherwise a step that has no room for some leaves them out.
     ``stream``: passes of one stream (a generation) share it, so that a running stream keeps its place in the order.
+    ``program``: for whom the pages of a pass without a context count.
     """
 
     owner: str
@@ -64,6 +65,7 @@ class Pass:
     deadline: float | None = None
     stream: int = 0
     every_draft: bool = False
+    program: str = ""
 
 
 @dataclass(slots=True)

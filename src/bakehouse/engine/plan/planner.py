@@ -55,7 +55,7 @@ class Planner:
         """Take *pass_* in. It waits for those that came before it on the same context. Raises `NotFound` where the
         context was released."""
         scratch = pass_.context is None
-        context = self.contexts.make_scratch(pass_.owner) if pass_.context is None else pass_.context
+        context = self.contexts.make_scratch(pass_.owner, pass_.program) if pass_.context is None else pass_.context
         if context.released:
             raise NotFound(f"context {context.id} was released")
         work = Work(pass_, context, self._place(pass_), scratch=scratch)
@@ -169,6 +169,7 @@ class Planner:
             if not work.begun:
                 work.begin()
                 self._check_fits(work)
+                self.contexts.charges.claim(context, self._pages_of(work))
             self._place_rows(batch, work, spare)
         except EngineError as error:
             self._refuse(batch.step, work, error)
@@ -177,7 +178,7 @@ class Planner:
         """Raises what can never run, whatever else is put aside."""
         limits, rows = self.limits, work.stop - work.base
         surely = work.drafts if work.pass_.every_draft else 0
-        need = limits.pages_for(work.stop + surely)
+        need = self._pages_of(work)
         if need > limits.pages:
             raise OutOfPages(f"this pass needs {need} pages of {limits.page_size} tokens, there are {limits.pages}")
         if work.whole and rows + work.drafts > limits.max_step_tokens:
@@ -199,6 +200,10 @@ class Planner:
             most = max(most, count + surely)
         if most > limits.max_step_rows:
             raise LimitExceeded(f"{most} results are wanted at once, a step has {limits.max_step_rows}")
+
+    def _pages_of(self, work: Work) -> int:
+        """How many pages its context has when the pass is over. Drafts that may be left out do not count."""
+        return self.limits.pages_for(work.stop + (work.drafts if work.pass_.every_draft else 0))
 
     def _place_rows(self, batch: Batch, work: Work, spare: int) -> None:
         context = work.context

@@ -8,6 +8,7 @@ from itertools import count
 
 from bakehouse.engine.brle import Ranges
 from bakehouse.engine.errors import Cancelled, LimitExceeded, NameTaken, OutOfPages
+from bakehouse.engine.plan.charges import Charges
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.limits import PlanLimits
 from bakehouse.engine.plan.pages import PagePool
@@ -26,6 +27,7 @@ class ContextTable:
         self.limits = limits
         self.page_size = limits.page_size
         self.key_maker = KeyMaker(model, salt_per_owner=limits.salt_per_owner)
+        self.charges = Charges(limits)
         self.preemptions = 0
         self.contexts: dict[int, Context] = {}
         self.scratch: dict[int, Context] = {}  # of passes without a context
@@ -46,10 +48,11 @@ class ContextTable:
         return context
 
     def lookup(self, owner: str, name: str, program: str = "") -> Context | None:
-        """The context of that name, which *program* then has open too."""
+        """The context of that name, which *program* then has open too. Raises `LimitExceeded`."""
         context = self._names.get((owner, name))
-        if context is not None:
-            context.programs.add(program)
+        if context is not None and program not in context.programs:
+            self.charges.check(program, context.charged)
+            self.charges.open(context, program)
         return context
 
     def fork(self, context: Context, name: str | None = None, program: str = "") -> Context:
@@ -63,8 +66,10 @@ class ContextTable:
             held = self._names.get((context.owner, name))
             if held is not None and held.programs:
                 raise NameTaken(f"a context named {name!r} is in use; release it or choose another name")
+        self.charges.check(program, self.limits.pages_for(len(context.tokens)))
         child = Context(self, next(self._ids), context.owner, None)
         self._share(context, child)
+        self.charges.settle(child)
         self._add(child, program)
         if name is not None:
             self._unbind(context.owner, name)
@@ -80,6 +85,7 @@ class ContextTable:
             work.error = work.error or Cancelled("its context was released")
         context.queue.clear()
         self._drop_pages(context, 0)
+        self.charges.release(context)
         self.contexts.pop(context.id, None)
         self.scratch.pop(context.id, None)
         if context.name is not None:
@@ -87,15 +93,17 @@ class ContextTable:
 
     def end_program(self, program: str) -> None:
         """*program* is over: contexts that only it had open are released, but for named ones, which `lookup` finds."""
+        self.charges.end(program)
         for context in list(self.contexts.values()):
             if program in context.programs:
                 context.programs.discard(program)
                 if not context.programs and context.name is None:
                     self.release(context)
 
-    def make_scratch(self, owner: str) -> Context:
-        """A context for one pass that was given none; it counts towards no limit and is in no list."""
+    def make_scratch(self, owner: str, program: str = "") -> Context:
+        """A context for one pass that was given none. It is in no list, and counts towards the limit of pages only."""
         context = Context(self, next(self._ids), owner, None)
+        context.programs.add(program)
         self.scratch[context.id] = context
         return context
 
@@ -111,7 +119,7 @@ class ContextTable:
             raise LimitExceeded(f"there are {self.limits.max_contexts} contexts already; release some")
 
     def _add(self, context: Context, program: str) -> Context:
-        context.programs.add(program)
+        self.charges.open(context, program)
         self.contexts[context.id] = context
         self.touch(context)
         return context
@@ -176,12 +184,15 @@ class ContextTable:
                 break
         if len(context.pages) > keep:
             self._drop_pages(context, keep)
+        self.charges.settle(context)
 
     def put_aside(self, context: Context) -> None:
         """Take all pages of a context that is in no step; it will be computed again from its tokens when it must."""
         self._drop_pages(context, 0)
         context.computed = 0
         context.reserved = 0
+        if not context.queue:  # else a pass of it has a claim, which goes on
+            self.charges.settle(context)
         self.preemptions += 1
 
     def _drop_pages(self, context: Context, keep: int) -> None:
