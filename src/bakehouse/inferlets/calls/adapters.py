@@ -1,0 +1,134 @@
+"""Adapters of a guest's owner, and their training.
+
+The engine's names are shared by all owners, so those of guests have the owner's before them: what one owner made no
+other sees. An adapter without an owner is the operator's. Guests of all owners find it, run passes with it and clone
+it; they do not change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.handle import ZoParams
+from bakehouse.inferlets.calls.base import Bound, Interface, Model, check_size
+from bakehouse.inferlets.calls.forms import fields, read
+from bakehouse.inferlets.calls.waits import Once
+
+#: Fields of `zo_initialize`, and what the engine calls them.
+ZO = {
+    "rank": "rank",
+    "alpha": "alpha",
+    "population_size": "population",
+    "mu_fraction": "mu_fraction",
+    "initial_sigma": "sigma",
+}
+
+
+class Adapters(Interface):
+    def create(self, model: int, name: str) -> int:
+        found = self._guest.models.get(model)
+        return self._made(found, lambda: found.session.create_adapter(self._own(name)))
+
+    def lookup(self, model: int, name: str) -> int | None:
+        guest = self._guest
+        found = guest.models.get(model)
+        own = found.session.lookup_adapter(self._own(name))
+        if own is not None:
+            return guest.tunings.enter(Bound(found, own))
+        shared = None if "/" in name else found.session.lookup_adapter(name)
+        if shared is None:
+            return None
+        guest.shared_adapters.add(Bound(found, shared))
+        return guest.tunings.enter(Bound(found, shared))
+
+    def clone(self, adapter: int, name: str) -> int:
+        model, found = self._guest.tunings.get(adapter)
+        return self._made(model, lambda: model.session.clone_adapter(found, self._own(name)))
+
+    def remove(self, adapter: int) -> int:
+        model, found = self._changeable(adapter)
+        return self._empty(lambda: model.session.remove_adapter(found))
+
+    def lock(self, adapter: int) -> bool:
+        model, found = self._changeable(adapter)
+        return model.session.lock_adapter(found)
+
+    def unlock(self, adapter: int) -> None:
+        model, found = self._changeable(adapter)
+        model.session.unlock_adapter(found)
+
+    def load(self, adapter: int, path: str) -> int:
+        model, found = self._changeable(adapter)
+        place = str(self._place(path))
+        return self._empty(lambda: model.session.load_adapter(found, place))
+
+    def save(self, adapter: int, path: str) -> int:
+        model, found = self._guest.tunings.get(adapter)
+        place = self._place(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return self._empty(lambda: model.session.save_adapter(found, str(place)))
+
+    def zo_initialize(self, adapter: int, options: str) -> int:
+        model, found = self._changeable(adapter)
+        given = self._options(options, tuple(ZO))
+        if missing := ZO.keys() - given.keys():
+            raise BadRequest.at("options", f"needs {', '.join(sorted(missing))}")
+        params = ZoParams(**{ZO[name]: value for name, value in given.items()})
+        return self._empty(lambda: model.session.initialize_zo(found, params))
+
+    def zo_update(self, adapter: int, options: str) -> int:
+        model, found = self._changeable(adapter)
+        given = self._options(options, ("scores", "seeds", "max_sigma"))
+        scores, seeds = (self._list(given, name) for name in ("scores", "seeds"))
+        sigma = given.get("max_sigma", 0.0)
+        return self._empty(lambda: model.session.update_zo(found, scores, seeds, sigma))
+
+    # Names and places
+
+    def _own(self, name: object) -> str:
+        if not isinstance(name, str) or not name:
+            raise BadRequest.at("name", f"must be a text, not {name!r}")
+        return f"{self._guest.launch.owner}/{name}"
+
+    def _changeable(self, adapter: int) -> Bound:
+        found = self._guest.tunings.get(adapter)
+        if found in self._guest.shared_adapters:
+            raise BadRequest.at("adapter", "it is the operator's, for everybody; clone it to change it")
+        return found
+
+    def _place(self, path: object) -> Path:
+        """*path* below the owner's folder. Raises `BadRequest` for what leads out of it, also by a link."""
+        root = self._guest.adapters
+        if root is None:
+            raise BadRequest.at("path", "this host has no folder for adapters; its operator can give it one")
+        if not isinstance(path, str) or not path or "\0" in path:
+            raise BadRequest.at("path", f"must be a path, not {path!r}")
+        parts = PurePosixPath(path)
+        base = (root / self._guest.launch.owner).resolve()
+        place = (base / parts).resolve()
+        if base.parent != root.resolve() or parts.is_absolute() or ".." in parts.parts or base not in place.parents:
+            raise BadRequest.at("path", f"{path!r} leads out of the folder of your adapters; give one relative to it")
+        return place
+
+    # Options and results
+
+    def _options(self, options: str, known: tuple[str, ...]) -> dict[str, Any]:
+        checked = check_size("message", options, self._guest.limits.message, "options")
+        return fields("options", read("options", checked), known)
+
+    def _list(self, given: dict[str, Any], name: str) -> list[Any]:
+        found = given.get(name)
+        if not isinstance(found, list):
+            raise BadRequest.at(f"options.{name}", f"must be a list, not {found!r}")
+        return found
+
+    def _made(self, model: Model, start: Callable[[], Future[int]]) -> int:
+        guest = self._guest
+        return guest.waits.add(lambda: Once(start(), lambda made: str(guest.tunings.enter(Bound(model, made)))))
+
+    def _empty(self, start: Callable[[], Future[None]]) -> int:
+        return self._guest.waits.add(lambda: Once(start(), lambda _: ""))

@@ -1,0 +1,35 @@
+"""The client that launched the instance, or is attached to it."""
+
+from __future__ import annotations
+
+from bakehouse.inferlets.calls.base import Interface, check_packed, check_size
+from bakehouse.inferlets.calls.packing import pack, unpack
+from bakehouse.inferlets.calls.waits import Once
+
+
+class Client(Interface):
+    def send(self, text: str) -> None:
+        guest = self._guest
+        guest.outlet.message(check_size("message", text, guest.limits.message, "a message"))
+
+    def receive(self) -> int:
+        inbox = self._guest.messages
+
+        def tell(text: str) -> str:
+            inbox.used(text)
+            return text
+
+        return self._guest.waits.add(lambda: Once(inbox.receive(), tell, undo=inbox.put_back))
+
+    def send_file(self, data: str) -> None:
+        guest = self._guest
+        guest.outlet.file(unpack(check_packed("file", data, guest.limits.file, "a file")))
+
+    def receive_file(self) -> int:
+        inbox = self._guest.files
+
+        def tell(data: bytes) -> str:
+            inbox.used(data)
+            return pack(data)
+
+        return self._guest.waits.add(lambda: Once(inbox.receive(), tell, undo=inbox.put_back))

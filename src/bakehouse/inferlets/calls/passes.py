@@ -1,0 +1,52 @@
+"""Running the model: a flush, one pass, or a generation inside the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bakehouse.engine.errors import BadRequest
+from bakehouse.inferlets.calls import forms
+from bakehouse.inferlets.calls.base import Bound, Interface, Model, Table, check_size
+from bakehouse.inferlets.calls.waits import Flow, Once
+
+
+class Passes(Interface):
+    def flush(self, context: int) -> int:
+        model, found = self._guest.contexts.get(context)
+        return self._guest.waits.add(lambda: Once(model.session.flush(found), lambda _: ""))
+
+    def forward(self, model: int, request: str) -> int:
+        found = self._guest.models.get(model)
+        asked = forms.forward(self._checked(request), self._resolve(found))
+        return self._guest.waits.add(lambda: Once(found.session.forward(asked), forms.output))
+
+    def generate(self, context: int, request: str) -> int:
+        guest = self._guest
+        model, found = guest.contexts.get(context)
+        asked, whole = forms.generate(found, self._checked(request), self._resolve(model))
+        if asked.grammar is not None:  # on a worker thread, which leaves it in the compiler's cache
+            guest.waits.block(model.session.compile(asked.grammar))
+        return guest.waits.add(lambda: Flow(model.session.generate(asked), forms.item, whole))
+
+    def _checked(self, request: str) -> str:
+        return check_size("message", request, self._guest.limits.message, "request")
+
+    def _resolve(self, model: Model) -> Mapping[str, forms.Resolve]:
+        guest, size = self._guest, model.info.vocab_size
+        return {
+            "context": lambda handle: _of(guest.contexts, handle, model),
+            "matcher": lambda handle: _of(guest.matchers, handle, model),
+            "adapter": lambda handle: _of(guest.tunings, handle, model),
+            "mask": lambda handle: guest.masks.get(handle).packed(size),
+            "logit_mask": lambda handle: guest.masks.get(handle).packed(size),
+        }
+
+
+def _of(table: Table[Bound], handle: object, model: Model) -> int:
+    """The engine's id of what *handle* is, which must be of *model*."""
+    found = table.get(handle)
+    if found.model is not model:
+        raise BadRequest(
+            f"handle {handle} belongs to model {found.model.info.name}, the pass is one of {model.info.name}"
+        )
+    return found.id

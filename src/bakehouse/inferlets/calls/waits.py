@@ -1,0 +1,373 @@
+"""Results that are there later: an instance's waits, all on one condition, without a thread or a poll for any of them.
+
+A wait is a future, whose number is gone once its result was taken, or a stream, of a generation or a subscription.
+Whoever completes one (the engine's courier, a worker, another instance) marks it and wakes the instance's thread.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
+
+from bakehouse.engine.errors import BadRequest, Cancelled, NotFound
+from bakehouse.engine.handle import Stream
+from bakehouse.engine.params import Chunk
+from bakehouse.inferlets.calls.base import Interface, next_number, over
+from bakehouse.inferlets.calls.packing import pack_ids, unpack_ids
+from bakehouse.inferlets.errors import Ended
+
+T = TypeVar("T")
+
+#: Numbers of streams that were read to their end, and may be asked once more.
+OVER = 1024
+
+
+class NotYet:
+    """What a wait answers that lost its item to another thread."""
+
+
+NOT_YET: Final = NotYet()
+
+
+class Wait(ABC):
+    """One result that is there later."""
+
+    is_stream = False
+
+    @property
+    @abstractmethod
+    def over(self) -> bool:
+        """Whether nothing can be taken from it any more."""
+
+    @abstractmethod
+    def listen(self, table: WaitTable, number: int) -> None:
+        """Have *table* marked or touched whenever the wait may have become ready, now included."""
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether `take` answers at once. Does not block, takes nothing."""
+
+    @abstractmethod
+    def take(self) -> str | NotYet | None:
+        """The next item, or None at the end. Does not wait. Raises what the work ended with."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Give it up: nobody will take from it. May be repeated, and comes before or after the end."""
+
+
+def give_up(future: Future[Any]) -> None:
+    """Cancel *future*, also one whose work runs, where that can be given up."""
+    getattr(future, "give_up", future.cancel)()
+
+
+class Once(Wait, Generic[T]):
+    """A future. *tell* says its value as text; *undo* gets the value when nobody took it; *over* is called when it was
+    taken or dropped."""
+
+    def __init__(
+        self,
+        future: Future[T],
+        tell: Callable[[T], str],
+        undo: Callable[[T], None] | None = None,
+        over: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._future = future
+        self._tell = tell
+        self._undo = undo
+        self._when_over = over
+        self._taken = False
+
+    @property
+    def over(self) -> bool:
+        return self._taken
+
+    def listen(self, table: WaitTable, number: int) -> None:
+        self._future.add_done_callback(lambda _: table.touch(number))
+
+    def ready(self) -> bool:
+        return self._future.done()
+
+    def take(self) -> str:
+        if self._taken:
+            raise Cancelled("its result was taken already")
+        self._taken = True
+        self._when_over()
+        return self._tell(result_of(self._future))
+
+    def drop(self) -> None:
+        if self._taken:
+            return
+        self._taken = True
+        self._when_over()
+        give_up(self._future)
+        if self._undo is not None:
+            self._future.add_done_callback(self._put_back)
+
+    def _put_back(self, future: Future[T]) -> None:
+        if self._undo is not None and not future.cancelled() and future.exception() is None:
+            self._undo(future.result())
+
+
+def result_of(future: Future[T]) -> T:
+    """Of a future that is done. Raises `Cancelled` in place of the standard library's own error."""
+    try:
+        return future.result()
+    except CancelledError:
+        raise Cancelled("it was given up") from None
+
+
+class Flow(Wait):
+    """The chunks of a generation. *whole*: one item for all of them, at the end; before, none was taken."""
+
+    is_stream = True
+
+    def __init__(self, stream: Stream, tell: Callable[[list[Chunk]], str], whole: bool) -> None:
+        self._stream = stream
+        self._tell = tell
+        self._whole = whole
+
+    def listen(self, table: WaitTable, number: int) -> None:
+        self._stream.listen(table, partial(table.mark, number))
+        if self.ready():
+            table.touch(number)
+
+    def ready(self) -> bool:
+        return self._stream.complete if self._whole else self._stream.ready
+
+    def take(self) -> str | NotYet | None:
+        chunks = []
+        while not self._stream.ended:
+            chunk = self._stream.poll()
+            if chunk is None:
+                return NOT_YET
+            chunks.append(chunk)
+            if not self._whole:
+                break
+        return self._tell(chunks) if chunks else None
+
+    @property
+    def over(self) -> bool:
+        return self._stream.ended
+
+    def drop(self) -> None:
+        self._stream.close()
+
+
+class WaitTable:
+    """All waits of one guest. Thread-safe; it is also the bell that the engine's streams ring."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._news = threading.Condition(threading.Lock())
+        self._waits: dict[int, Wait] = {}
+        self._ready: set[int] = set()
+        self._over: dict[int, None] = {}
+        self._asked: dict[int, list[Callable[[], None]]] = {}
+        self._rung: deque[Callable[[], None]] = deque()
+        self._due: list[Callable[[], None]] = []
+        self._last = 0
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self._waits)
+
+    def add(self, start: Callable[[], Wait]) -> int:
+        """The number of the wait that *start* makes, for which there is room. Raises `Refused`, `Ended`."""
+        if len(self._waits) >= self._limit:
+            raise over("waits", self._limit, "results that are waited for; take or drop some")
+        wait = start()
+        with self._news:
+            ended = self._ended
+            if not ended:
+                number = self._last = next_number(self._last, self._waits)
+                self._waits[number] = wait
+        if ended:
+            wait.drop()
+            raise Ended("the instance is ending")
+        wait.listen(self, number)
+        return number
+
+    # What wakes
+
+    def touch(self, number: int) -> None:
+        """The wait of that number may be ready now. From any thread."""
+        self.ring(partial(self.mark, number))
+        self.flush()
+
+    def ring(self, wake: Callable[[], None]) -> None:
+        self._rung.append(wake)
+
+    def flush(self) -> None:
+        """Call what was rung; it marks."""
+        with self._news:
+            while self._rung:
+                self._rung.popleft()()
+            due, self._due = self._due, []
+        for call in due:
+            call()
+
+    def mark(self, number: int) -> None:
+        """Only rung: the lock is held."""
+        wait = self._waits.get(number)
+        if wait is not None and wait.ready():
+            self._ready.add(number)
+            self._due += self._asked.pop(number, ())
+            self._news.notify_all()
+
+    def when_ready(self, number: int, call: Callable[[], None]) -> None:
+        """Call *call* once, from any thread, when `take` would answer at once, were it with an error."""
+        with self._news:
+            wait = self._waits.get(number)
+            later = not self._ended and wait is not None and not wait.ready()
+            if later:
+                self._asked.setdefault(number, []).append(call)
+        if not later:
+            call()
+
+    # What waits
+
+    def take(self, number: int) -> str | None:
+        """See the WIT. Blocks, holding nothing."""
+        item: str | NotYet | None = NOT_YET
+        while isinstance(item, NotYet):
+            wait = self._await(number)
+            if wait is None:
+                return None
+            try:
+                item = wait.take()
+            finally:
+                self._took(number, wait)
+        return item
+
+    def _await(self, number: int) -> Wait | None:
+        """The wait of that number when it is ready; None for a stream that is at its end."""
+        with self._news:
+            while True:
+                self._check()
+                wait = self._waits.get(number)
+                if wait is None:
+                    if number in self._over:
+                        del self._over[number]
+                        return None
+                    raise _unknown(number)
+                if wait.ready():
+                    return wait
+                self._news.wait()
+
+    def _took(self, number: int, wait: Wait) -> None:
+        with self._news:
+            if wait.over:
+                self._waits.pop(number, None)
+                self._ready.discard(number)
+                if wait.is_stream:
+                    self._over[number] = None
+                    if len(self._over) > OVER:
+                        del self._over[next(iter(self._over))]
+            elif not wait.ready():
+                self._ready.discard(number)
+
+    def any(self, numbers: Iterable[int], seconds: float) -> list[int]:
+        """Those of *numbers* that are ready, as soon as there is one; none after *seconds*, if not negative."""
+        wanted = set(numbers)
+        if math.isnan(seconds) or (not wanted and seconds < 0):
+            raise BadRequest.at("seconds", "nothing is waited for, and for ever")
+        until = None if seconds < 0 else time.monotonic() + min(seconds, threading.TIMEOUT_MAX / 2)
+        with self._news:
+            while True:
+                self._check()
+                found = self._ready_of(wanted)
+                left = None if until is None else until - time.monotonic()
+                if found or (left is not None and left <= 0):
+                    return found
+                self._news.wait(left)
+
+    def _ready_of(self, wanted: set[int]) -> list[int]:
+        gone = wanted - self._waits.keys()
+        for number in gone:
+            if number not in self._over:
+                raise _unknown(number)
+        found = list(gone)
+        for number in wanted & self._ready:
+            if self._waits[number].ready():
+                found.append(number)
+            else:
+                self._ready.discard(number)
+        return sorted(found)
+
+    def block(self, future: Future[T]) -> T:
+        """The value of *future*, which has no number, or `Ended`."""
+        future.add_done_callback(lambda _: self._wake())
+        with self._news:
+            while not future.done() and not self._ended:
+                self._news.wait()
+        if not future.done():
+            give_up(future)
+            raise Ended("the instance is ending")
+        return result_of(future)
+
+    def _wake(self) -> None:
+        with self._news:
+            self._news.notify_all()
+
+    # The end
+
+    def drop(self, number: int) -> None:
+        with self._news:
+            wait = self._waits.pop(number, None)
+            self._ready.discard(number)
+            self._over.pop(number, None)
+            asked = self._asked.pop(number, ())
+            self._news.notify_all()
+        if wait is not None:
+            wait.drop()
+        for call in asked:
+            call()
+
+    def end(self) -> None:
+        """From now on whatever waits, and whatever comes, is `Ended`."""
+        with self._news:
+            self._ended = True
+            asked, self._asked = self._asked, {}
+            self._news.notify_all()
+        for calls in asked.values():
+            for call in calls:
+                call()
+
+    def close(self) -> None:
+        """`end`, and give everything up."""
+        self.end()
+        with self._news:
+            waits, self._waits = self._waits, {}
+            self._ready.clear()
+            self._over.clear()
+        with ExitStack() as stack:
+            for wait in waits.values():
+                stack.callback(wait.drop)
+
+    def _check(self) -> None:
+        if self._ended:
+            raise Ended("the instance is ending")
+
+
+def _unknown(number: int) -> NotFound:
+    return NotFound(f"there is no wait {number}: its result was taken, or it was dropped", field="wait")
+
+
+class Waits(Interface):
+    def take(self, wait: int) -> str | None:
+        return self._guest.waits.take(wait)
+
+    def any(self, waits: str, seconds: float) -> str:
+        return pack_ids(self._guest.waits.any(unpack_ids(waits, "waits"), seconds))
+
+    def drop(self, wait: int) -> None:
+        self._guest.waits.drop(wait)
