@@ -54,7 +54,7 @@ def _range(part: str, text: str) -> tuple[Version, Version]:
     if match is None:
         raise ValueError(f"{text!r} requires no version; write one such as ^1.2.0, or >=1.0, <3")
     numbers = [int(number) for number in match.groups()[1:] if number is not None]
-    low = Version(*(numbers + [0, 0])[:3])
+    low = Version(*[*numbers, 0, 0][:3])
     last = len(numbers) - 1
     match match.group(1) or "^":
         case "^":
@@ -75,4 +75,4 @@ def _range(part: str, text: str) -> tuple[Version, Version]:
 
 def _after(numbers: list[int], place: int) -> Version:
     """The first version whose number at *place* is higher."""
-    return Version(*(numbers[:place] + [numbers[place] + 1, 0, 0])[:3])
+    return Version(*[*numbers[:place], numbers[place] + 1, 0, 0][:3])

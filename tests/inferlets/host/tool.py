@@ -1,0 +1,89 @@
+"""A program that does what its first argument says."""
+
+import time
+
+from inferlet import Context, Model, messaging, runtime, session
+
+
+def main(args: list[str]) -> str:
+    what, *rest = args
+    return globals()[f"do_{what}"](*rest)
+
+
+def do_echo(*words: str) -> str:
+    return " ".join(words)
+
+
+def do_raise(text: str) -> str:
+    raise ValueError(text)
+
+
+def do_print(*lines: str) -> str:
+    for line in lines:
+        print(line)
+    return ""
+
+
+def do_receive(count: str = "1") -> str:
+    session.send("ready")
+    return " ".join(session.receive() for _ in range(int(count)))
+
+
+def do_repeat() -> str:
+    while (text := session.receive()) != "stop":
+        session.send(text)
+    return "stopped"
+
+
+def do_file() -> str:
+    data = session.receive_file()
+    session.send_file(data[::-1])
+    return str(len(data))
+
+
+def do_spin() -> str:
+    session.send("ready")
+    while True:
+        pass
+
+
+def do_sleep(seconds: str) -> str:
+    time.sleep(float(seconds))
+    return "awake"
+
+
+def do_context() -> str:
+    """Hold a context, a topic's place and wait."""
+    ctx = Context(Model.load(runtime.models()[0]))
+    ctx.user("Hello")
+    ctx.flush()
+    session.send("ready")
+    messaging.pull("never")
+    return ""
+
+
+def do_spawn(program: str, *args: str) -> str:
+    return "child: " + runtime.spawn(program, list(args))
+
+
+def do_deeper(program: str) -> str:
+    """Spawn itself until that is refused."""
+    try:
+        return runtime.spawn(program, ["deeper", program])
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def do_push(topic: str, *messages: str) -> str:
+    for message in messages:
+        messaging.push(topic, message)
+    return ""
+
+
+def do_pull(topic: str) -> str:
+    session.send("pulling")
+    return messaging.pull(topic)
+
+
+def do_id() -> str:
+    return f"{runtime.instance_id()} {runtime.username()}"
