@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
@@ -35,7 +35,7 @@ def run_native(wanted: Wanted, local: Local, terminal: Terminal) -> int:
     # Standard input is the program's own here, and the debugger's, unless somebody asks for it.
     if wanted.interactive:
         feed_lines(sys.stdin, host.guest.deliver, terminal.over)
-    with inferlet.connect(host):
+    with inferlet.connect(cast(Any, host)):
         try:
             return terminal.conclude(_outcome(wanted.native, wanted.arguments))
         except KeyboardInterrupt:

@@ -32,14 +32,14 @@ class Terminal(Outlet):
         self.outcome: Outcome | None = None
 
     def message(self, text: str) -> None:
-        self._tell("message", f"[Message] {text}", text=text)
+        self._tell("message", f"[Message] {text}\n", text=text)
 
     def output(self, stream: Literal["stdout", "stderr"], text: str) -> None:
         self._tell(stream, text, sys.stdout if stream == "stdout" else sys.stderr, text=text)
 
     def file(self, data: bytes) -> None:
         path = self._save(data)
-        self._tell("file", f"[File] {path} ({len(data)} bytes)", path=str(path), size=len(data))
+        self._tell("file", f"[File] {path} ({len(data)} bytes)\n", path=str(path), size=len(data))
 
     def ended(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -50,17 +50,17 @@ class Terminal(Outlet):
         failure = outcome.failure
         if failure is None:
             if outcome.result or self._json:
-                self._tell("result", f"[Result] {outcome.result}", text=outcome.result)
+                self._tell("result", f"[Result] {outcome.result}\n", text=outcome.result)
             return 0
         limit = f" (limit {failure.limit})" if failure.limit else ""
-        self._tell("error", f"[Error] {failure.message}{limit}", sys.stderr, **asdict(failure))
+        self._tell("error", f"[Error] {failure.message}{limit}\n", sys.stderr, **asdict(failure))
         return 1
 
     def _tell(self, event: str, line: str, stream: IO[str] | None = None, **fields: Any) -> None:
         target = sys.stdout if self._json or stream is None else stream
-        text = json.dumps({"event": event, **fields}, ensure_ascii=False) if self._json else line
+        text = json.dumps({"event": event, **fields}, ensure_ascii=False) + "\n" if self._json else line
         with self._guard:
-            target.write(_printable(text, target) + "\n")
+            target.write(_printable(text, target))
             target.flush()
 
     def _save(self, data: bytes) -> Path:
@@ -77,7 +77,7 @@ class Terminal(Outlet):
             return path
 
 
-def _printable(text: str, stream: IO[str]) -> str:
+def _printable(text: str, stream: Any) -> str:
     """*text* in the characters that *stream* can write."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)

@@ -78,7 +78,7 @@ class Dialogue:
         for task in list(self._tasks):
             task.cancel()
         for listening in list(self._listening.values()):
-            listening.detach()
+            listening.attachment.detach()
         self._listening.clear()
         self._relay.close()
         self._desk.relays.drop(self._relay)
@@ -102,18 +102,22 @@ class Dialogue:
                 self._later(number, whole.head, found)
 
     def _called(self, whole: Whole) -> Mapping[str, Any] | Coroutine[Any, Any, Mapping[str, Any]]:
-        name = whole.head.get("op")
+        op = self._op(whole.head)
+        values = of.read_fields(whole.head, op.fields)
+        if op.bytes:
+            values["data"] = whole.data
+        found: Mapping[str, Any] | Coroutine[Any, Any, Mapping[str, Any]] = op.run(self, **values)
+        return found
+
+    def _op(self, head: dict[str, Any]) -> _Op:
+        """Raises `BadRequest`, `Forbidden`."""
+        name = head.get("op")
         op = _OPS.get(name) if isinstance(name, str) else None
         if op is None:
             raise BadRequest(f"op: must be one of {', '.join(_OPS)}, not {name!r}", field="op")
         if not self._who.may(op.scope):
             raise Forbidden(f"this key lacks the scope {op.scope!r}, which {name} needs")
-        if whole.data and not op.bytes:
-            raise BadRequest(f"size: no bytes belong to {name}", field="size")
-        values = of.read_fields(whole.head, op.fields)
-        if op.bytes:
-            values["data"] = whole.data
-        return op.run(self, **values)
+        return op
 
     def _later(self, number: int, head: dict[str, Any], work: Coroutine[Any, Any, Mapping[str, Any]]) -> None:
         if len(self._tasks) >= MOST_OPEN:
@@ -142,8 +146,8 @@ class Dialogue:
         self._out.answer(frames.refusal(number, "internal_error", "the server failed to answer; its log tells more"))
 
     def _most_bytes(self, head: dict[str, Any]) -> int:
-        op = _OPS.get(head["op"]) if isinstance(head.get("op"), str) else None
-        return op.bytes(self._desk) if op is not None and op.bytes is not None and self._who.may(op.scope) else 0
+        op = self._op(head)
+        return 0 if op.bytes is None else op.bytes(self._desk)
 
     # Operations: each gives its result, or a coroutine that does
 

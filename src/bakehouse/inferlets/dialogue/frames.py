@@ -29,6 +29,13 @@ class BadFrame(InferletError):
         super().__init__(detail)
         self.id = number
 
+    @classmethod
+    def of(cls, error: InferletError, number: int | None) -> BadFrame:
+        """*error* as the answer to a frame."""
+        found = cls(error.detail, number)
+        found.code = error.code
+        return found
+
 
 class TooBig(BadFrame):
     code = "too_large"
@@ -48,7 +55,10 @@ class Whole:
 
 
 class Assembly:
-    """Puts a client's frames together. *most* says how many bytes may follow a head; more are thrown away unread."""
+    """Puts a client's frames together. *most* says how many bytes may follow a head, or raises.
+
+    Bytes that may not follow are thrown away unread.
+    """
 
     def __init__(self, most: Callable[[dict[str, Any]], int]) -> None:
         self._most = most
@@ -70,11 +80,16 @@ class Assembly:
         size = head.get("size", 0)
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise BadFrame(f"size: must be a number of bytes, not {size!r}", Whole(head).id)
-        if size > self._most(head):
-            self._unwanted = size
-            raise TooBig(f"size: at most {self._most(head)} bytes may follow this frame, not {size}", Whole(head).id)
         if not size:
             return Whole(head)
+        self._unwanted = size
+        try:
+            most = self._most(head)
+        except InferletError as error:
+            raise BadFrame.of(error, Whole(head).id) from None
+        if size > most:
+            raise TooBig(f"size: at most {most} bytes may follow this frame, not {size}", Whole(head).id)
+        self._unwanted = 0
         self._head, self._missing = head, size
         return None
 

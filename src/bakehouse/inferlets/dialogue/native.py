@@ -50,9 +50,13 @@ class NativeCalls:
         """Return when `take` of *wait* would answer at once."""
         ready: asyncio.Future[None] = self._loop.create_future()
 
+        def settle() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
         def tell() -> None:
             with suppress(RuntimeError):  # the event loop is closed, and with it whoever waits
-                self._loop.call_soon_threadsafe(lambda: ready.done() or ready.set_result(None))
+                self._loop.call_soon_threadsafe(settle)
 
         await self._loop.run_in_executor(self._thread, self._host.when_ready, wait, tell)
         await ready

@@ -55,14 +55,15 @@ class Client:
         found = await self._connection.request("launch", **fields)
         return self._process(found, attached=attach)
 
-    async def attach(self, process_id: str, after: int = 0) -> Process:
-        """Listen to a process: first to what it sent after event number *after* and is still kept.
+    async def attach(self, process_id: str, after: int | None = None) -> Process:
+        """Listen to a process: first to what it sent before and nobody took; or all that followed event *after*.
 
         Raises `NotFound`, or a `HostError` with the code ``attached`` where another client listens already.
         """
-        found = await self._connection.request("attach", process=process_id, after=after)
+        fields = {} if after is None else {"after": after}
+        found = await self._connection.request("attach", process=process_id, **fields)
         process = self._process(found, attached=True)
-        process.seq = max(process.seq, after)
+        process.seq = after or 0
         return process
 
     async def processes(self) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Stdout:
-    """Something that the program printed, without the line's end."""
+    """Something that the program printed: a line with its end, or a part of one."""
 
     text: str
     seq: int = 0
