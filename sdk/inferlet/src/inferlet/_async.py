@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
-from inferlet._host import Native, host
+from inferlet._host import Host, Native
+from inferlet._host import host as host_in_use
 from inferlet._packing import pack_ids, unpack_ids
 from inferlet.errors import HostError
 
@@ -29,7 +29,7 @@ class HostSelector:
     """What asyncio asks for events. An event is the number of a wait whose result is there."""
 
     def __init__(self) -> None:
-        self.waiting: dict[int, deque[asyncio.Future[None]]] = {}
+        self.waiting: dict[int, asyncio.Future[None]] = {}
 
     def select(self, timeout: float | None) -> list[int]:
         """Up to *timeout* seconds, None for ever."""
@@ -48,7 +48,7 @@ class HostSelector:
 
 
 def _any(waits: Iterable[int], seconds: float) -> list[int]:
-    return unpack_ids(host().waits.any(pack_ids(waits), seconds)).tolist()
+    return unpack_ids(host_in_use().waits.any(pack_ids(waits), seconds)).tolist()
 
 
 def _answers(wait: int) -> bool:
@@ -69,31 +69,21 @@ class HostLoop(asyncio.BaseEventLoop):
 
     def _process_events(self, event_list: list[int]) -> None:
         for wait in event_list:
-            self._wake_one(wait)
-
-    def _wake_one(self, wait: int) -> None:
-        """An item of a stream is for one task; those behind it in the line wait for the next."""
-        line = self._selector.waiting.get(wait, deque())
-        future = line.popleft() if line else None
-        if future is not None and not future.done():
-            future.set_result(None)
-        if not line:
-            self._selector.waiting.pop(wait, None)
+            future = self._selector.waiting.pop(wait, None)
+            if future is not None and not future.done():
+                future.set_result(None)
 
     def _write_to_self(self) -> None:
         """Wake the selector from another thread: there is none."""
 
     async def ready(self, wait: int) -> None:
-        future = self.create_future()
-        line = self._selector.waiting.setdefault(wait, deque())
-        line.append(future)
+        """One task at a time may wait for one wait."""
+        future = self._selector.waiting[wait] = self.create_future()
         try:
             await future
         finally:
             # At once, and not by a callback: who gave up drops the wait next, and nobody may ask for it then.
-            with contextlib.suppress(ValueError):  # It was woken, and left the line then.
-                line.remove(future)
-            if not line and self._selector.waiting.get(wait) is line:
+            if self._selector.waiting.get(wait) is future:
                 del self._selector.waiting[wait]
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
@@ -104,7 +94,7 @@ class HostLoop(asyncio.BaseEventLoop):
         self._selector.close()
 
 
-async def ready(wait: int) -> None:
+async def ready(host: Host, wait: int) -> None:
     """Come back when `Waits.take` of *wait* would answer at once."""
     loop = asyncio.get_running_loop()
     if isinstance(loop, HostLoop):
@@ -112,7 +102,7 @@ async def ready(wait: int) -> None:
         return
     future: asyncio.Future[None] = loop.create_future()
     # Outside the sandbox every host can say when a result is there.
-    cast(Native, host()).when_ready(wait, lambda: _call_in(loop, future))
+    cast(Native, host).when_ready(wait, lambda: _call_in(loop, future))
     await future
 
 

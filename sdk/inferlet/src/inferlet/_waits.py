@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from inferlet._host import host
+from contextlib import nullcontext
+
+from inferlet._host import Host
+
+#: Held while an item of a stream is waited for and taken. A program here has one thread, so nobody else can want it.
+Turn = nullcontext
 
 
-def take(wait: int, *, keep: bool = False) -> str | None:
+def take(host: Host, wait: int, *, keep: bool = False) -> str | None:
     """The result of *wait*; of a stream the next item, or None at its end.
 
     Interrupted, it gives the result up, unless *keep*: then it can be taken later.
     """
-    waits = host().waits
     try:
-        return waits.take(wait)
+        return host.waits.take(wait)
     except KeyboardInterrupt:
         if not keep:
-            waits.drop(wait)
+            host.waits.drop(wait)
         raise
 
 
-def result(wait: int) -> str:
+def result(host: Host, wait: int) -> str:
     """The result of a future."""
-    found = take(wait)
+    found = take(host, wait)
     if found is None:
         raise RuntimeError("the host ended a result without giving it")
     return found

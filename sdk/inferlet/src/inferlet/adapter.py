@@ -1,12 +1,15 @@
 # Written by scripts/unasync.py from aio/adapter.py: change that one.
-"""LoRA adapters: small weights added to a model's own. Their names are the model's, shared by all owners."""
+"""LoRA adapters: small weights added to a model's own.
+
+Their names are one owner's. Those of the operator everybody finds, and nobody changes.
+"""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from inferlet._host import Host, host
+from inferlet._host import Host
 from inferlet._waits import result
 from inferlet.model import Model
 
@@ -23,37 +26,38 @@ class Adapter:
     def __init__(self, model: Model, handle: int, name: str) -> None:
         self.model = model
         self.name = name
-        self._host: Host = host()
+        self._host: Host = model._host
         self._handle = handle
         self._locked = False
 
     @classmethod
     def create(cls, model: Model, name: str) -> Self:
         """A new one without weights; `load` or `zo.initialize` gives it some. `NameTaken` where the name is in use."""
-        return cls(model, int(result(host().adapters.create(model._handle, name))), name)
+        found = model._host
+        return cls(model, int(result(found, found.adapters.create(model._handle, name))), name)
 
     @classmethod
     def lookup(cls, model: Model, name: str) -> Self | None:
         """The adapter of that name, or None."""
-        handle = host().adapters.lookup(model._handle, name)
+        handle = model._host.adapters.lookup(model._handle, name)
         return None if handle is None else cls(model, handle, name)
 
     def clone(self, name: str) -> Self:
         """A new adapter with a copy of the weights."""
-        handle = int(result(self._host.adapters.clone(self._handle, name)))
+        handle = int(result(self._host, self._host.adapters.clone(self._handle, name)))
         return type(self)(self.model, handle, name)
 
     def remove(self) -> None:
         """Free it and its name."""
-        result(self._host.adapters.remove(self._handle))
+        result(self._host, self._host.adapters.remove(self._handle))
 
     def load(self, path: str) -> None:
         """Weights from *path* below the owner's folder of adapters: in PEFT's format, or as `save` wrote them."""
-        result(self._host.adapters.load(self._handle, path))
+        result(self._host, self._host.adapters.load(self._handle, path))
 
     def save(self, path: str) -> None:
         """Weights, and the state of `inferlet.zo`, to *path* below the owner's folder of adapters."""
-        result(self._host.adapters.save(self._handle, path))
+        result(self._host, self._host.adapters.save(self._handle, path))
 
     def acquire_lock(self) -> bool:
         """Try to be the only program that may change it; the answer is there at once."""

@@ -6,7 +6,7 @@ import contextlib
 from collections import deque
 from collections.abc import Iterable
 
-from inferlet._host import Host, host
+from inferlet._host import Host
 from inferlet._packing import pack_ids
 from inferlet.events import AnyEvent, Event, parse_events
 from inferlet.model import Model
@@ -20,7 +20,7 @@ class Decoder:
     """
 
     def __init__(self, model: Model, *, reasoning: bool = False, tool_use: bool = False) -> None:
-        self._host: Host = host()
+        self._host: Host = model._host
         self._handle = self._host.decoders.create(model._handle, reasoning, tool_use)
         self._stops = frozenset(model.stop_tokens)
         self._kept: deque[AnyEvent] = deque()

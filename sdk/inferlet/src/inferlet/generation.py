@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypedDict
 
-from inferlet._host import Host, host
+from inferlet._host import Host
 from inferlet._packing import pack_ids
 from inferlet.events import AnyEvent, events_of
 from inferlet.grammar import Grammar, Matcher
@@ -87,6 +87,7 @@ class Options(TypedDict, total=False):
 
 
 def request_of(
+    host: Host,
     sampler: Sampler,
     max_tokens: int | None,
     logit_mask: LogitMask | None,
@@ -106,7 +107,7 @@ def request_of(
     for name, value in options.items():
         if value is not None:
             _OPTIONS[name](request, value)
-    return request, _restrict(request, logit_mask)
+    return request, _restrict(host, request, logit_mask)
 
 
 def _stop(request: dict[str, Any], field: str, values: Any) -> None:
@@ -127,17 +128,17 @@ _OPTIONS: dict[str, Callable[[dict[str, Any], Any], None]] = {
 }
 
 
-def _restrict(request: dict[str, Any], logit_mask: LogitMask | None) -> Callable[[], None]:
+def _restrict(host: Host, request: dict[str, Any], logit_mask: LogitMask | None) -> Callable[[], None]:
     if isinstance(logit_mask, Matcher):
         request["matcher"] = logit_mask._handle
     elif isinstance(logit_mask, Grammar):
         request["grammar"] = logit_mask.request()
     else:
-        return mask_into(request, "mask", logit_mask)
+        return mask_into(host, request, "mask", logit_mask)
     return _nothing
 
 
-def mask_into(request: dict[str, Any], field: str, mask: Sequence[int] | None) -> Callable[[], None]:
+def mask_into(host: Host, request: dict[str, Any], field: str, mask: Sequence[int] | None) -> Callable[[], None]:
     """Put the number of *mask* into *request*; what is returned gives it back, where it was made here."""
     if isinstance(mask, Mask):
         request[field] = mask._handle
@@ -148,10 +149,9 @@ def mask_into(request: dict[str, Any], field: str, mask: Sequence[int] | None) -
         raise TypeError(f"logit_mask: run lengths, a Mask, a Matcher or a Grammar, not {mask!r}")
     if not len(mask):
         return _nothing
-    found: Host = host()
-    handle = found.grammars.create_mask(pack_ids(mask))
+    handle = host.grammars.create_mask(pack_ids(mask))
     request[field] = handle
-    return lambda: found.grammars.release_mask(handle)
+    return lambda: host.grammars.release_mask(handle)
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inferlet._host import Host, connected, host
+from inferlet._host import Host, connected
 from inferlet._packing import pack_ids
 from inferlet._waits import result
 from inferlet.errors import BadRequest
@@ -66,7 +66,7 @@ def _checked(grammar: Grammar) -> Grammar:
     names = json.loads(found.models.names()) if found is not None else []
     if found is not None and names:
         wait = found.grammars.create(found.models.load(names[0]), grammar.kind, grammar.source)
-        found.grammars.release(int(result(wait)))
+        found.grammars.release(int(result(found, wait)))
     return grammar
 
 
@@ -77,17 +77,17 @@ class Matcher:
     """
 
     def __init__(self, grammar: Grammar, tokenizer: Tokenizer) -> None:
-        self._begin(tokenizer.model, int(result(start(grammar, tokenizer.model))))
+        self._begin(tokenizer.model, int(result(tokenizer.model._host, start(grammar, tokenizer.model))))
 
     def _begin(self, model: Model, handle: int) -> None:
         self.model = model
         self._handle = handle
-        self._host: Host = host()
+        self._host: Host = model._host
 
     @classmethod
     def for_tools(cls, model: Model, tools: Iterable[str]) -> Self:
         """One that forces one call of one of *tools*, each JSON text, in the format of *model*."""
-        return cls._of(model, int(result(start_tools(model, tools))))
+        return cls._of(model, int(result(model._host, start_tools(model, tools))))
 
     @classmethod
     def _of(cls, model: Model, handle: int) -> Self:
@@ -97,7 +97,7 @@ class Matcher:
 
     def next_token_logit_mask(self) -> Mask:
         """The ids that may come next. Stop ids may where the grammar can end; no other special token ever may."""
-        return Mask(self._host.grammars.next_mask(self._handle))
+        return Mask(self._host, self._host.grammars.next_mask(self._handle))
 
     def accept_tokens(self, ids: Iterable[int]) -> None:
         """Advance. An id that does not fit is `BadRequest`; those before it stay accepted."""
@@ -120,8 +120,8 @@ class Matcher:
 
 def start(grammar: Grammar, model: Model) -> int:
     """The wait of a new matcher's number."""
-    return host().grammars.create(model._handle, grammar.kind, grammar.source)
+    return model._host.grammars.create(model._handle, grammar.kind, grammar.source)
 
 
 def start_tools(model: Model, tools: Iterable[str]) -> int:
-    return host().grammars.create_for_tools(model._handle, json.dumps(list(tools)))
+    return model._host.grammars.create_for_tools(model._handle, json.dumps(list(tools)))

@@ -18,15 +18,16 @@ from inferlet._packing import pack_ids, unpack_ids
 class Mask(Sequence[int]):
     """A mask over the vocabulary. It is a sequence of run lengths, but what only passes it on never reads them."""
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, host: Host, handle: int) -> None:
         self._handle = handle
-        self._host: Host = host()
+        self._host = host
         self._runs: array[int] | None = None
 
     @classmethod
     def of(cls, runs: Iterable[int]) -> Mask:
         """The mask of *runs*, made known to the host once, for a program that uses it many times."""
-        return cls(host().grammars.create_mask(pack_ids(runs)))
+        found = host()
+        return cls(found, found.grammars.create_mask(pack_ids(runs)))
 
     @classmethod
     def allowing(cls, ids: Iterable[int]) -> Mask:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from inferlet._host import host
-from inferlet._waits import result, take
+from inferlet._waits import Turn, result, take
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,7 +22,8 @@ def push(topic: str, message: str) -> None:
 
 def pull(topic: str) -> str:
     """The next message of the queue, which nobody else gets; who waits longest is served first."""
-    return result(host().messaging.pull(topic))
+    found = host()
+    return result(found, found.messaging.pull(topic))
 
 
 def broadcast(topic: str, message: str) -> None:
@@ -36,16 +37,18 @@ def subscribe(topic: str) -> Subscription:
 
 
 class Subscription:
-    """Messages without an end. A reader that falls far behind misses some."""
+    """Messages without an end. A reader that falls far behind is told by `LimitExceeded`, and has to subscribe anew."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
+        self._turn = Turn()
         self._host = host()
         self._wait: int | None = self._host.messaging.subscribe(topic)
 
     def next(self) -> str:
         """The next message. Raises `RuntimeError` after `unsubscribe`."""
-        message = None if self._wait is None else take(self._wait, keep=True)
+        with self._turn:
+            message = None if self._wait is None else take(self._host, self._wait, keep=True)
         if message is None:
             raise RuntimeError(f"this subscription to {self.topic!r} has ended")
         return message

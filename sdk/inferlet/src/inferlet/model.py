@@ -9,20 +9,22 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, overload
 
-from inferlet._host import host
+from inferlet._host import Host, host
 from inferlet._packing import pack_ids, unpack_bytes, unpack_ids
 
 
 class Model:
     """A served model; `load` gives it. What it says of itself is asked for once."""
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, host: Host, handle: int) -> None:
+        self._host = host
         self._handle = handle
 
     @classmethod
     def load(cls, name: str) -> Model:
         """The model of that name, one of `runtime.models`; nothing is read from disk. Raises `NotFound`."""
-        return cls(host().models.load(name))
+        found = host()
+        return cls(found, found.models.load(name))
 
     def tokenizer(self) -> Tokenizer:
         return self._tokenizer
@@ -34,7 +36,7 @@ class Model:
     @cached_property
     def info(self) -> dict[str, Any]:
         """Everything below, by name, as the host gave it."""
-        found: dict[str, Any] = json.loads(host().models.info(self._handle))
+        found: dict[str, Any] = json.loads(self._host.models.info(self._handle))
         return found
 
     @property
@@ -96,11 +98,11 @@ class Tokenizer:
         return unpack_ids(self._encoded(text)).tolist()
 
     def _encoded(self, text: str) -> str:
-        return host().models.encode(self.model._handle, text)
+        return self.model._host.models.encode(self.model._handle, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of *ids*, with special tokens in it; broken UTF-8 becomes U+FFFD."""
-        return host().models.decode(self.model._handle, pack_ids(ids))
+        return self.model._host.models.decode(self.model._handle, pack_ids(ids))
 
     def vocabs(self) -> tuple[list[int], Sequence[bytes]]:
         """Every id and its bytes, side by side. The host is asked once; bytes are cut out when they are looked at."""
@@ -108,16 +110,16 @@ class Tokenizer:
 
     @cached_property
     def _vocabulary(self) -> tuple[list[int], Sequence[bytes]]:
-        return _read_vocabulary(host().models.vocabulary(self.model._handle))
+        return _read_vocabulary(self.model._host.models.vocabulary(self.model._handle))
 
     def special_tokens(self) -> tuple[list[int], list[bytes]]:
         """The same of special tokens only."""
-        ids, pieces = _read_vocabulary(host().models.special_tokens(self.model._handle))
+        ids, pieces = _read_vocabulary(self.model._host.models.special_tokens(self.model._handle))
         return ids, list(pieces)
 
     def split_regex(self) -> str:
         """The regular expression that cuts text before it is encoded; empty where the tokenizer has none."""
-        return host().models.split_regex(self.model._handle)
+        return self.model._host.models.split_regex(self.model._handle)
 
 
 class Pieces(Sequence[bytes]):

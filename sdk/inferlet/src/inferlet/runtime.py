@@ -45,4 +45,5 @@ def spawn(package: str, args: Sequence[str] | None = None) -> str:
     """
     if isinstance(args, str):
         raise TypeError(f"args is a list of texts: [{args!r}]")
-    return result(host().runtime.spawn(package, json.dumps(list(args or ()))))
+    found = host()
+    return result(found, found.runtime.spawn(package, json.dumps(list(args or ()))))

@@ -15,7 +15,8 @@ def send(text: str) -> None:
 
 def receive() -> str:
     """The next message, in the order they were sent; those that came before the call wait in a queue."""
-    return result(host().client.receive())
+    found = host()
+    return result(found, found.client.receive())
 
 
 def send_file(data: bytes) -> None:
@@ -25,4 +26,5 @@ def send_file(data: bytes) -> None:
 
 def receive_file() -> bytes:
     """The next file, in the order they were sent."""
-    return unpack_bytes(result(host().client.receive_file()))
+    found = host()
+    return unpack_bytes(result(found, found.client.receive_file()))

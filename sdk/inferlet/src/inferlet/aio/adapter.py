@@ -1,11 +1,14 @@
-"""LoRA adapters: small weights added to a model's own. Their names are the model's, shared by all owners."""
+"""LoRA adapters: small weights added to a model's own.
+
+Their names are one owner's. Those of the operator everybody finds, and nobody changes.
+"""
 
 from __future__ import annotations
 
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from inferlet._host import Host, host
+from inferlet._host import Host
 from inferlet.aio._waits import result
 from inferlet.model import Model
 
@@ -22,37 +25,38 @@ class Adapter:
     def __init__(self, model: Model, handle: int, name: str) -> None:
         self.model = model
         self.name = name
-        self._host: Host = host()
+        self._host: Host = model._host
         self._handle = handle
         self._locked = False
 
     @classmethod
     async def create(cls, model: Model, name: str) -> Self:
         """A new one without weights; `load` or `zo.initialize` gives it some. `NameTaken` where the name is in use."""
-        return cls(model, int(await result(host().adapters.create(model._handle, name))), name)
+        found = model._host
+        return cls(model, int(await result(found, found.adapters.create(model._handle, name))), name)
 
     @classmethod
     def lookup(cls, model: Model, name: str) -> Self | None:
         """The adapter of that name, or None."""
-        handle = host().adapters.lookup(model._handle, name)
+        handle = model._host.adapters.lookup(model._handle, name)
         return None if handle is None else cls(model, handle, name)
 
     async def clone(self, name: str) -> Self:
         """A new adapter with a copy of the weights."""
-        handle = int(await result(self._host.adapters.clone(self._handle, name)))
+        handle = int(await result(self._host, self._host.adapters.clone(self._handle, name)))
         return type(self)(self.model, handle, name)
 
     async def remove(self) -> None:
         """Free it and its name."""
-        await result(self._host.adapters.remove(self._handle))
+        await result(self._host, self._host.adapters.remove(self._handle))
 
     async def load(self, path: str) -> None:
         """Weights from *path* below the owner's folder of adapters: in PEFT's format, or as `save` wrote them."""
-        await result(self._host.adapters.load(self._handle, path))
+        await result(self._host, self._host.adapters.load(self._handle, path))
 
     async def save(self, path: str) -> None:
         """Weights, and the state of `inferlet.zo`, to *path* below the owner's folder of adapters."""
-        await result(self._host.adapters.save(self._handle, path))
+        await result(self._host, self._host.adapters.save(self._handle, path))
 
     async def acquire_lock(self) -> bool:
         """Try to be the only program that may change it; the answer is there at once."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from inferlet._host import Contexts, Host, host
+from inferlet._host import Contexts, Host
 from inferlet._packing import pack_ids
 from inferlet.aio._waits import result
 from inferlet.aio.streams import EventStream, Stream, TokenStream
@@ -62,13 +62,13 @@ class Context:
     """
 
     def __init__(self, model: Model, name: str | None = None, fill: Iterable[int] | None = None) -> None:
-        self._begin(model, host().contexts.create(model._handle, name), name)
+        self._begin(model, model._host.contexts.create(model._handle, name), name)
         if fill is not None:
             self.fill_tokens(fill)
 
     def _begin(self, model: Model, handle: int, name: str | None) -> None:
         self.model = model
-        self._host: Host = host()
+        self._host: Host = model._host
         self._handle = handle
         self._name = name
         self._number = next(_numbers)
@@ -84,7 +84,7 @@ class Context:
     @classmethod
     def lookup(cls, model: Model, name: str) -> Self | None:
         """The context of that name, whichever program of the same owner left it; None where there is none."""
-        handle = host().contexts.lookup(model._handle, name)
+        handle = model._host.contexts.lookup(model._handle, name)
         return None if handle is None else cls._of(model, handle, name)
 
     def fork(self, name: str | None = None) -> Self:
@@ -167,7 +167,7 @@ class Context:
     async def flush(self) -> None:
         """Run all but the last buffered token through the model. Nothing happens with fewer than two."""
         self._use()
-        await result(self._host.passes.flush(self._handle))
+        await result(self._host, self._host.passes.flush(self._handle))
 
     def _use(self) -> Contexts:
         """The host's calls of contexts, after an open generation was ended."""
@@ -307,7 +307,8 @@ class Context:
         """Generate to the end, as `generate` does: the text. The engine loops by itself; this is the fastest way."""
         events = {"text": True, "reasoning": False, "tool_use": False}
         wait = self._start(sampler, max_tokens, logit_mask, auto_flush, events, True, options)
-        return await EventStream(self.model, wait).text()
+        with EventStream(self.model, wait) as stream:  # Cancelled, it is closed at once.
+            return await stream.text()
 
     def _start(
         self,
@@ -319,7 +320,7 @@ class Context:
         whole: bool,
         options: Options,
     ) -> int:
-        request, give_back = request_of(sampler, max_tokens, logit_mask, decode, whole, options)
+        request, give_back = request_of(self._host, sampler, max_tokens, logit_mask, decode, whole, options)
         try:
             if auto_flush:
                 self.cue()

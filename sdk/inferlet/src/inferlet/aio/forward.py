@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from inferlet._host import host
 from inferlet.aio._waits import result
 from inferlet.aio.adapter import Adapter
 from inferlet.aio.context import Context
@@ -115,16 +114,16 @@ class ForwardPass:
         Pages are reserved and committed, and the cursor moves on, without more ado.
         """
         wait = self._start()
-        return output_of(await result(wait))
+        return output_of(await result(self.model._host, wait))
 
     def _start(self) -> int:
         request = self._request()
-        give_back = mask_into(request, "logit_mask", self._logit_mask)
+        give_back = mask_into(self.model._host, request, "logit_mask", self._logit_mask)
         self._clear()
         try:
             if self._context is not None:
                 self._context._use()
-            return host().passes.forward(self.model._handle, json.dumps(request))
+            return self.model._host.passes.forward(self.model._handle, json.dumps(request))
         finally:
             give_back()
 

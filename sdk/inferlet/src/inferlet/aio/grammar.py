@@ -22,9 +22,11 @@ class Matcher(grammar.Matcher):
     @classmethod
     async def create(cls, grammar_: Grammar, tokenizer: Tokenizer) -> Self:
         """A matcher at the start of the grammar."""
-        return cls._of(tokenizer.model, int(await result(grammar.start(grammar_, tokenizer.model))))
+        return cls._of(
+            tokenizer.model, int(await result(tokenizer.model._host, grammar.start(grammar_, tokenizer.model)))
+        )
 
     @classmethod
     async def create_for_tools(cls, model: Model, tools: Iterable[str]) -> Self:
         """What `for_tools` gives."""
-        return cls._of(model, int(await result(grammar.start_tools(model, tools))))
+        return cls._of(model, int(await result(model._host, grammar.start_tools(model, tools))))

@@ -24,15 +24,16 @@ def available_servers() -> list[str]:
 
 async def connect(name: str) -> McpSession:
     """A session with the server *name*. Raises `NotFound`, or `McpError` where it cannot be reached."""
-    return McpSession(name, int(await result(host().mcp.connect(name))))
+    found = host()
+    return McpSession(found, name, int(await result(found, found.mcp.connect(name))))
 
 
 class McpSession:
     """One session with one server. A call that the server answers with an error raises `McpError`."""
 
-    def __init__(self, name: str, handle: int) -> None:
+    def __init__(self, host: Host, name: str, handle: int) -> None:
         self.name = name
-        self._host: Host = host()
+        self._host = host
         self._handle = handle
         self._closed = False
 
@@ -86,7 +87,7 @@ class McpSession:
             params = {"cursor": answer["nextCursor"]}
 
     async def _request(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
-        answer = await result(self._host.mcp.request(self._handle, method, json.dumps(params)))
+        answer = await result(self._host, self._host.mcp.request(self._handle, method, json.dumps(params)))
         found: dict[str, Any] = json.loads(answer)
         return found
 

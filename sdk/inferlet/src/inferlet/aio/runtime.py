@@ -44,4 +44,5 @@ async def spawn(package: str, args: Sequence[str] | None = None) -> str:
     """
     if isinstance(args, str):
         raise TypeError(f"args is a list of texts: [{args!r}]")
-    return await result(host().runtime.spawn(package, json.dumps(list(args or ()))))
+    found = host()
+    return await result(found, found.runtime.spawn(package, json.dumps(list(args or ()))))

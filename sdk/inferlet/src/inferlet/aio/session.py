@@ -14,7 +14,8 @@ def send(text: str) -> None:
 
 async def receive() -> str:
     """The next message, in the order they were sent; those that came before the call wait in a queue."""
-    return await result(host().client.receive())
+    found = host()
+    return await result(found, found.client.receive())
 
 
 def send_file(data: bytes) -> None:
@@ -24,4 +25,5 @@ def send_file(data: bytes) -> None:
 
 async def receive_file() -> bytes:
     """The next file, in the order they were sent."""
-    return unpack_bytes(await result(host().client.receive_file()))
+    found = host()
+    return unpack_bytes(await result(found, found.client.receive_file()))

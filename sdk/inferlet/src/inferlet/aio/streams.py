@@ -12,8 +12,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from inferlet._host import host
-from inferlet.aio._waits import take
+from inferlet.aio._waits import Turn, take
 from inferlet.errors import Cancelled, HostError
 from inferlet.events import AnyEvent, Event
 from inferlet.generation import Item, TokenLogprob
@@ -40,9 +39,10 @@ class Stream:
         self._model = model
         # The context, which is not to be freed under a reader who has kept the stream alone.
         self._of = of
-        self._host = host()
+        self._host = model._host
         self._wait: int | None = wait
         self._cut = False
+        self._turn = Turn()
 
     def close(self) -> None:
         """End the generation. Its context is as if it had stopped after what was read. May be repeated."""
@@ -65,7 +65,8 @@ class Stream:
         self.close()
 
     async def _item(self) -> Item | None:
-        text = await self._taken()
+        async with self._turn:
+            text = await self._taken()
         if self._cut:
             raise Cancelled("this generation ended when its context was used otherwise; read it to its end before")
         if text is None:
@@ -82,7 +83,7 @@ class Stream:
         if self._wait is None:
             return None
         try:
-            return await take(self._wait, keep=True)
+            return await take(self._host, self._wait, keep=True)
         except HostError:  # With a generation that failed, its number is gone.
             closed, self._wait = self._wait is None, None
             if closed:  # Another task did that meanwhile.
