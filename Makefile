@@ -64,11 +64,12 @@ $(STAMPS)/wheels: $(SDK_SOURCES) $(STAMPS)/install
 	@for sdk in $(SDKS); do $(BIN)/uv build --quiet --python $(BIN)/python --wheel sdk/$$sdk --out-dir $(WHEELS); done
 	@rm -f $(WHEELS)/.gitignore && touch $@
 
-check: install ## ruff, mypy --strict, import-linter
+check: install ## ruff, mypy --strict, import-linter, generated code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python sdk/inferlet/scripts/unasync.py --check
 
 fix: install ## Let ruff repair what it can
 	$(BIN)/ruff check --fix .
