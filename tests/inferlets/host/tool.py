@@ -5,7 +5,7 @@ import time
 from inferlet import Context, Model, messaging, runtime, session
 
 
-def main(args: list[str]) -> str:
+def main(args):
     what, *rest = args
     return globals()[f"do_{what}"](*rest)
 
