@@ -27,6 +27,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Build:
             (folder / "main.py").write_text(source, encoding="utf-8")
             (folder / "Pie.toml").write_text(f'[package]\nname = "p{name}"\nversion = "0.1.0"\n', encoding="utf-8")
             source = folder
-        return bakery.build(source, folder / "out.wasm", cache=CACHE / "bakery").path
+        return bakery.build(source, folder / "out.wasm", cache=CACHE / "bakery", compiled=CACHE / "compiled").path
 
     return build

@@ -1,7 +1,10 @@
-"""What the component exports: ``run``. Imported while a program is built, in the interpreter that the snapshot is of.
+"""What the component exports: ``run``. Imported while a component is built, in the interpreter that the snapshot is of.
 
-Building (`bake`) reads the staged files into an `Image`, compiles the program's own modules and imports what they
-import from elsewhere. None of the program's own code runs then: it must find a fresh clock, fresh random numbers and
+There are two kinds of components. One is built for a program: `bake` reads the staged files into an `Image` and imports
+what they import from elsewhere, so that it is in the snapshot. The other is shared: it holds the SDK and the usual part
+of the standard library, and gets the program's own modules, compiled (`make`), from its host when it is launched.
+
+Either way none of the program's own code runs before the launch: it must find a fresh clock, fresh random numbers and
 its host. Launching (`Run.run`) executes the program in a copy of that interpreter, which serves one launch only.
 """
 
@@ -11,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import json
+import marshal
 import pkgutil
 import sys
 import traceback
@@ -18,44 +22,48 @@ from collections.abc import Iterable
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import inferlet
 from inferlet import _async, _host, _program, _sandbox
 from inferlet._image import Image
+from inferlet._packing import pack_bytes, unpack_bytes
 
 _Err: Any = importlib.import_module("componentize_py_types").Err
+_host_program: Any = importlib.import_module("wit_world.imports.program")
 
 PROBLEM = "bakery-problem: "
-"""Begins the line by which a failed build says, as JSON, what is wrong: file, line (or null), text."""
+"""Begins the line by which a build says, as JSON, what is wrong: file, line (or null), text."""
+
+#: What programs outside of a sandbox use.
+_OUTSIDE = ("inferlet.remote", "inferlet.client")
 
 
-class _Baked:
-    """What a launch starts from."""
+class Program(NamedTuple):
+    """*entry* is the file that runs, and *name* what it is called as a module."""
 
     image: Image
     entry: str
     name: str
 
 
+#: The program that this component was built for; none in a shared one.
+_baked: list[Program] = []
+
+
+# While a component is built
+
+
 def bake(staged: Path) -> None:
     """Take in what the build tool put below *staged*: ``plan.json``, ``program/`` and ``site/``.
 
-    The plan: ``entry`` (a file of the program), ``imports`` (modules to have in the snapshot), ``optional`` (the
-    same, of which some may be missing here). On a fault, says so on stderr and raises.
+    The plan: ``entry`` (a file of the program; null for a shared component), ``imports`` (modules to have in the
+    snapshot), ``optional`` (the same, of which some may be missing here). On a fault, says so on stderr and raises.
     """
     plan = json.loads((staged / "plan.json").read_text("utf-8"))
-    own = _read(staged / "program")
-    image = _Baked.image = Image({**_read(staged / "site"), **own})
-    for path in own:
-        if path.endswith(".py"):
-            _compile(image, path)
-    _Baked.entry = plan["entry"]
-    _Baked.name = _program.module_name(own[plan["entry"]], plan["entry"])
+    if plan["entry"] is not None:
+        _take_in(staged, plan["entry"])
     _import_sdk()
-    sys.meta_path.insert(0, image)
-    # For dependencies that ask for their own metadata when they are imported.
-    sys.path.append(str(staged / "site"))
     for name in plan["imports"]:
         _import(name)
     for name in plan["optional"]:
@@ -65,8 +73,16 @@ def bake(staged: Path) -> None:
     _settle(staged)
 
 
-#: What programs outside of a sandbox use.
-_OUTSIDE = ("inferlet.remote", "inferlet.client")
+def _take_in(staged: Path, entry: str) -> None:
+    own = _read(staged / "program")
+    image = Image({**_read(staged / "site"), **own})
+    for path in own:
+        if path.endswith(".py"):
+            _compile(image, path)
+    _baked.append(Program(image, entry, _program.module_name(own[entry], entry)))
+    sys.meta_path.insert(0, image)
+    # For dependencies that ask for their own metadata when they are imported.
+    sys.path.append(str(staged / "site"))
 
 
 def _import_sdk(path: Iterable[str] = inferlet.__path__, prefix: str = "inferlet.") -> None:
@@ -114,7 +130,7 @@ def _import(name: str) -> None:
     try:
         importlib.import_module(name)
     except BaseException as error:
-        _say(name, None, _program.error_text(error))
+        _say(name, None, f"it cannot be imported in the sandbox: {_program.error_text(error)}")
         raise
 
 
@@ -122,16 +138,50 @@ def _say(file: str, line: int | None, text: str) -> None:
     sys.stderr.write(PROBLEM + json.dumps({"file": file, "line": line, "text": text}) + "\n")
 
 
+def make(request: dict[str, Any]) -> str:
+    """What a shared component needs at launch to be the program of *request*: packed, "" where it cannot be that.
+
+    The request: ``entry``, ``files`` (packed, by path), ``imports`` (modules that must be in the snapshot).
+    """
+    if not all(map(_is_here, request["imports"])):
+        return ""
+    image = Image({path: unpack_bytes(data) for path, data in request["files"].items()})
+    for path in image.files:
+        if path.endswith(".py"):
+            _compile(image, path)
+    entry = request["entry"]
+    name = _program.module_name(image.files[entry], entry)
+    return pack_bytes(marshal.dumps((entry, name, image.files, image.compiled())))
+
+
+def _is_here(name: str) -> bool:
+    """Whether *name* is a module of the snapshot, or a name in one."""
+    module, _, last = name.rpartition(".")
+    return name in sys.modules or (module in sys.modules and hasattr(sys.modules[module], last))
+
+
+# At launch
+
+
 class Run:
     """The exported interface ``pie:core/run``."""
 
     def run(self, arguments: list[str]) -> str:
         """The program's result; its error, and a traceback on stderr, when it raises."""
+        image = None
         try:
-            return _launch(arguments)
+            if _baked:
+                (program,) = _baked
+            else:
+                payload = _host_program.payload()
+                if payload.startswith("{"):
+                    return make(json.loads(payload))
+                program = _received(payload)
+            image = program.image
+            return _launch(program, arguments)
         except BaseException as error:
             text = _program.error_text(error)
-            _report(error)
+            _report(error, image)
         finally:
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(ValueError):  # the program closed it
@@ -139,24 +189,33 @@ class Run:
         raise _Err(text)
 
 
-def _launch(arguments: list[str]) -> str:
-    image, entry = _Baked.image, _Baked.entry
+def _received(payload: str) -> Program:
+    if not payload:
+        raise _program.ProgramError("this component is a part of programs, and no program: there is no code behind it")
+    entry, name, files, compiled = marshal.loads(unpack_bytes(payload))
+    program = Program(Image(files, compiled), entry, name)
+    sys.meta_path.insert(0, program.image)
+    return program
+
+
+def _launch(program: Program, arguments: list[str]) -> str:
     if "random" in sys.modules:
         # Its generator is part of the snapshot: without this, every launch would draw the same numbers.
         sys.modules["random"].seed()
-    return _program.run(image.code(entry), _module(image, entry), arguments)
+    return _program.run(program.image.code(program.entry), _module(program), arguments)
 
 
-def _module(image: Image, entry: str) -> ModuleType:
-    spec = spec_from_loader(_Baked.name, image.loader(entry), origin=entry)
+def _module(program: Program) -> ModuleType:
+    spec = spec_from_loader(program.name, program.image.loader(program.entry), origin=program.entry)
     assert spec is not None
     spec.has_location = True
     return module_from_spec(spec)
 
 
-def _report(error: BaseException) -> None:
+def _report(error: BaseException, image: Image | None) -> None:
+    files = {} if image is None else image.files
     try:
-        shown = _program.user_traceback(error, _Baked.image.files.__contains__)
+        shown = _program.user_traceback(error, files.__contains__)
     except MemoryError:
         shown = "".join(traceback.format_exception_only(error))
     with contextlib.suppress(ValueError):  # the program closed it

@@ -7,6 +7,7 @@ which is part of the snapshot that every launch starts from; from then on module
 from __future__ import annotations
 
 import io
+import marshal
 from collections.abc import Iterator, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -19,11 +20,12 @@ from typing import Any
 class Image(MetaPathFinder):
     """Files by their path below one root, with ``/``; finds the modules among them.
 
-    Of two files that are the same module, the later one counts.
+    Of two files that are the same module, the later one counts. *compiled* is `compiled` of an image of these files.
     """
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], compiled: dict[str, bytes] | None = None) -> None:
         self.files = files
+        self._compiled = compiled or {}
         self._paths = {_module_of(path): path for path in files if path.endswith(".py")}
         self._folders = {folder for path in files for folder in _folders_of(path)}
         self._code: dict[str, CodeType] = {}
@@ -54,9 +56,14 @@ class Image(MetaPathFinder):
         """The code of the source at *path*, compiled once. Raises `SyntaxError`."""
         found = self._code.get(path)
         if found is None:
-            found = compile(self.files[path], path, "exec", dont_inherit=True)
+            ready = self._compiled.get(path)
+            found = marshal.loads(ready) if ready else compile(self.files[path], path, "exec", dont_inherit=True)
             self._code[path] = found
         return found
+
+    def compiled(self) -> dict[str, bytes]:
+        """All sources as code, for this version of Python. Raises `SyntaxError`."""
+        return {path: marshal.dumps(self.code(path)) for path in self.files if path.endswith(".py")}
 
     def loader(self, path: str) -> InspectLoader:
         return _Loader(self, path)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bakehouse.inferlets.bakery.cache import Cache, copy_all, digest_of, place
 from bakehouse.inferlets.bakery.component import componentize
@@ -16,10 +17,12 @@ from bakehouse.inferlets.bakery.project import Project, read_project
 from bakehouse.inferlets.bakery.requirements import install
 from bakehouse.inferlets.bakery.sdk import find_sdk
 from bakehouse.inferlets.bakery.selection import Selection, check_outside, select
+from bakehouse.inferlets.bakery.shared import MODULES, fill, is_small, needed
 from bakehouse.inferlets.manifest import Manifest
 
 _APP = """\
 from pathlib import Path
+from typing import Any
 
 from inferlet._entry import Run, bake
 
@@ -29,7 +32,10 @@ bake(Path(__file__).parent)
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A component in the file *path*, of *size* bytes. *digest* is the hash of all that went in, not of the file."""
+    """A component in the file *path*, of *size* bytes. *digest* is the hash of all that went in, not of the file.
+
+    *shared* says that other programs have the same component; then its machine code is theirs too.
+    """
 
     path: Path
     manifest: Manifest
@@ -38,40 +44,41 @@ class Built:
     size: int
     seconds: float
     cached: bool
+    shared: bool
     files: tuple[str, ...]
 
 
-def build(source: Path, out: Path, *, cache: Path, say: Callable[[str], None] = lambda text: None) -> Built:
+def build(
+    source: Path,
+    out: Path,
+    *,
+    cache: Path,
+    compiled: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Built:
     """Build the project in the folder (or around the file) *source* into the file *out*. Takes seconds; blocks.
 
-    *cache* is a folder for what was built before. *say* gets a line for every step. Raises `BadProject` for what the
-    user can put right, `BuildFailed` otherwise; *out* is then as it was.
+    *cache* is a folder for what was built before, *compiled* one for machine code (a folder in *cache* if None), which
+    a `Sandbox` may share. *say* gets a line for every step. Raises `BadProject` for what the user can put right,
+    `BuildFailed` otherwise; *out* is then as it was.
     """
     began = time.monotonic()
     project = read_project(source)
     selection = select(project)
     _check_out(out)
     with tempfile.TemporaryDirectory(prefix="bakery-") as temporary:
-        staged = Path(temporary) / "staged"
-        plan = _stage(project, selection, staged, say)
-        digest = digest_of(staged, plan)
-        kept = Cache(cache)
-        built = kept.find(digest)
-        cached = built is not None
-        if built is None:
-            say("building the component")
-            built = Path(temporary) / "out.wasm"
-            componentize(staged, built)
-            kept.keep(digest, built)
-        place(built, out)
+        work = _Work(project, selection, Path(temporary), cache, say)
+        work.compiled = compiled or cache / "compiled"
+        work.place(out)
     return Built(
         path=out,
         manifest=project.manifest,
         manifest_text=project.manifest_text,
-        digest=digest,
+        digest=work.digest,
         size=out.stat().st_size,
         seconds=time.monotonic() - began,
-        cached=cached,
+        cached=work.cached,
+        shared=work.shared,
         files=tuple(selection.files),
     )
 
@@ -82,23 +89,84 @@ def _check_out(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _stage(project: Project, selection: Selection, staged: Path, say: Callable[[str], None]) -> str:
-    """Put together what the component is made of; the plan that `inferlet._entry` reads."""
-    sdk = find_sdk()
-    app = staged / "app"
-    copy_all(selection.files, app / "program")
-    copy_all(sdk.files(), staged / "sdk")
-    copy_all(sdk.worlds(), staged / "wit")
-    if project.requirements:
-        say(f"installing {len(project.requirements)} dependencies")
-    check_outside(selection, install(project, app / "site"))
-    plan = {"entry": _inside(project, selection), "imports": selection.imports, "optional": selection.optional}
-    text = json.dumps(plan, sort_keys=True)
-    (app / "plan.json").write_text(text, encoding="utf-8")
-    (app / "bakery_program.py").write_text(_APP, encoding="utf-8")
-    return text
+class _Work:
+    """One build, in the folder *temporary*."""
 
+    def __init__(
+        self, project: Project, selection: Selection, temporary: Path, cache: Path, say: Callable[[str], None]
+    ) -> None:
+        self._project, self._selection, self._temporary, self._say = project, selection, temporary, say
+        self._cache = Cache(cache / "programs")
+        self.compiled = cache / "compiled"
+        entry = project.folder / project.entry
+        self._entry = next(inside for inside, path in selection.files.items() if path == entry)
+        self._sdk = find_sdk()
+        self.digest = ""
+        self.cached = False
+        self.shared = False
 
-def _inside(project: Project, selection: Selection) -> str:
-    entry = project.folder / project.entry
-    return next(inside for inside, path in selection.files.items() if path == entry)
+    def place(self, out: Path) -> None:
+        if not self._project.requirements:
+            check_outside(self._selection, frozenset())
+            if is_small(self._selection) and self._place_shared(out):
+                return
+        self._place_own(out)
+
+    def _place_shared(self, out: Path) -> bool:
+        """Whether the shared component will do."""
+        base = self._temporary / "base"
+        self._stage(base, {"entry": None, "imports": MODULES, "optional": []})
+        component = self._component(base, "building the component that programs share; this is done once")
+        own = self._temporary / "own"
+        copy_all(self._selection.files, own)
+        digest = digest_of(own, json.dumps([component.stem, self._entry, needed(self._selection)]))
+        built = self._cache.find(digest)
+        self.cached = built is not None
+        if built is None:
+            whole = fill(component, self._entry, self._selection, self.compiled)
+            if whole is None:
+                return False
+            built = self._temporary / "out.wasm"
+            built.write_bytes(whole)
+            self._cache.keep(digest, built)
+        place(built, out)
+        self.digest, self.shared = digest, True
+        return True
+
+    def _place_own(self, out: Path) -> None:
+        staged = self._temporary / "staged"
+        copy_all(self._selection.files, staged / "app" / "program")
+        if self._project.requirements:
+            self._say(f"installing {len(self._project.requirements)} dependencies")
+        check_outside(self._selection, install(self._project, staged / "app" / "site"))
+        imports, optional = self._selection.imports, self._selection.optional
+        self._stage(staged, {"entry": self._entry, "imports": imports, "optional": sorted({*optional, *MODULES})})
+        built = self._component(staged, "building a component for this program")
+        place(built, out)
+        self.digest = built.stem
+
+    def _stage(self, staged: Path, plan: dict[str, Any]) -> None:
+        """Put the SDK, the world and the plan beside what is there."""
+        copy_all(self._sdk.files(), staged / "sdk")
+        copy_all(self._sdk.worlds(), staged / "wit")
+        app = staged / "app"
+        app.mkdir(parents=True, exist_ok=True)
+        (app / "plan.json").write_text(json.dumps(plan, sort_keys=True), encoding="utf-8")
+        (app / "bakery_program.py").write_text(_APP, encoding="utf-8")
+
+    def _component(self, staged: Path, what: str) -> Path:
+        """The component of what is staged; its name, without the suffix, is the hash of that."""
+        digest = digest_of(staged, "")
+        found = self._cache.find(digest)
+        self.cached = found is not None
+        if found is None:
+            self._say(what)
+            with self._cache.making(digest):
+                # Another process may have made it meanwhile.
+                found = self._cache.find(digest) or self._make(staged, digest)
+        return found
+
+    def _make(self, staged: Path, digest: str) -> Path:
+        built = self._temporary / f"{digest}.wasm"
+        componentize(staged, built)
+        return self._cache.keep(digest, built)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,6 +56,16 @@ class Cache:
         for old in sorted(self._folder.glob("*.wasm"), key=_age)[_KEPT:]:
             old.unlink(missing_ok=True)
         return path
+
+    @contextmanager
+    def making(self, digest: str) -> Iterator[None]:
+        """Alone among all processes that would make the same."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        lock = self._folder / f"{digest}.lock"
+        with lock.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+            lock.unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.wasm"

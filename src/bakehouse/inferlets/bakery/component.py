@@ -28,11 +28,15 @@ def componentize(staged: Path, out: Path) -> None:
         "out": str(out),
     }
     code, said = _run([sys.executable, "-I", str(_CHILD), json.dumps(request)], staged)
-    found = [Problem(**json.loads(match)) for match in _PROBLEM.findall(said)]
-    if found:
+    if found := problems_in(said):
         raise BadProject(found)
     if code or not out.is_file():
         raise BuildFailed(f"componentize-py ended with code {code}", said[-_TAIL:])
+
+
+def problems_in(said: str) -> list[Problem]:
+    """What `inferlet._entry` found wrong, from what it printed."""
+    return [Problem(**json.loads(match)) for match in _PROBLEM.findall(said)]
 
 
 def _run(argv: list[str], cwd: Path) -> tuple[int, str]:

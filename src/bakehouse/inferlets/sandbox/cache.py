@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -21,17 +21,22 @@ from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component, Linker
 
 from bakehouse.inferlets.errors import BadProgram
+from bakehouse.inferlets.payload import split, split_file
 
 _HASH_LENGTH = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compiled:
-    """A program ready to run, as often and on as many threads as one likes. ``digest`` is the SHA-256 of its wasm."""
+    """A program ready to run, as often and on as many threads as one likes.
+
+    ``digest`` is the SHA-256 of its component. Programs may share one; they differ in their ``payload``, a packed text.
+    """
 
     component: Component
     linker: Linker
     digest: str
+    payload: str = ""
 
 
 class Cache:
@@ -57,14 +62,17 @@ class Cache:
         self._lock = threading.Lock()
         self._ready: OrderedDict[str, Compiled] = OrderedDict()
         self._making: dict[str, threading.Lock] = {}
-        self._known: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._known: dict[Path, tuple[tuple[int, ...], _Parts]] = {}
 
     def get(self, wasm: bytes) -> Compiled:
-        return self._get(hashlib.sha256(wasm).hexdigest(), lambda: wasm)
+        size, payload = split(wasm)
+        component = wasm[:size]
+        return _with(payload, self._get(hashlib.sha256(component).hexdigest(), lambda: component))
 
     def load(self, path: Path) -> Compiled:
         """Raises OSError where there is no such file."""
-        return self._get(self._digest(path), path.read_bytes)
+        digest, size, payload = self._read(path)
+        return _with(payload, self._get(digest, lambda: path.read_bytes()[:size]))
 
     def clear(self) -> None:
         """Forget what is in memory."""
@@ -123,20 +131,36 @@ class Cache:
     def _key(self, digest: str) -> str:
         return hashlib.sha256(f"{digest} {self._settings}".encode()).hexdigest()
 
-    def _digest(self, path: Path) -> str:
-        """Of a file's content; read again only when its size, time or place on the disk are others."""
+    def _read(self, path: Path) -> _Parts:
+        """The parts of a file; read again only when its size, time or place on the disk are others."""
         status = path.stat()
         mark = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = self._known.get(path)
         if known is None or known[0] != mark:
-            known = (mark, _hash_of(path))
+            size, payload = split_file(path)
+            known = (mark, (_hash_of(path, size), size, payload))
             self._known[path] = known
         return known[1]
 
 
-def _hash_of(path: Path) -> str:
+#: The digest of a file's component, its size, and the payload behind it.
+_Parts = tuple[str, int, bytes | None]
+
+
+def _with(payload: bytes | None, compiled: Compiled) -> Compiled:
+    return compiled if payload is None else replace(compiled, payload=payload.decode("latin-1"))
+
+
+def _hash_of(path: Path, size: int | None = None) -> str:
+    """Of the first *size* bytes."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if size is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        whole = hashlib.sha256()
+        while size > 0 and (part := file.read(min(size, 1 << 20))):
+            whole.update(part)
+            size -= len(part)
+        return whole.hexdigest()
 
 
 def _last_used(path: Path) -> float:

@@ -132,6 +132,10 @@ def interfaces() -> Iterator[Interface]:
         for function, signature in functions.items():
             interface.add(function, PARSER.signature(signature), _bound(name, function.replace("-", "_")))
         yield interface
+    # Of the program itself, not of what its instance may call.
+    own = Interface(PACKAGE.format("program"), said)
+    own.add("payload", PARSER.signature("() -> string"), attrgetter("payload"))
+    yield own
 
 
 def _bound(interface: str, function: str) -> Any:

@@ -27,7 +27,9 @@ def over(limit: str, text: str) -> Failure:
 class Running:
     """What belongs to one guest. Made and used on the guest's own thread."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, payload: str = "") -> None:
+        #: The program's own code, packed, where its component is shared.
+        self.payload = payload
         self.guest, self.calls, self.limits = guest, guest.calls, guest.launch.limits
         self.screen: Screen
         #: The status with which it ended itself.

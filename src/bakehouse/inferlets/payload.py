@@ -1,0 +1,78 @@
+"""A program's file: a component, and behind it the program's own code, where the component is one that many share.
+
+The code is the content of the file's last section, a custom one, which leaves the file a valid component. Programs that
+bring nothing but their own modules differ in that section only; so they share the machine code of one component.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+SECTION = b"bakery:program"
+_PREAMBLE = 8
+_CUSTOM = 0
+
+
+def join(component: bytes, payload: bytes) -> bytes:
+    """One file of both."""
+    content = _leb(len(SECTION)) + SECTION + payload
+    return component + bytes([_CUSTOM]) + _leb(len(content)) + content
+
+
+def split(wasm: bytes) -> tuple[int, bytes | None]:
+    """How many bytes of a file are its component, and the payload behind it, or None."""
+    return _split(io.BytesIO(wasm), len(wasm))
+
+
+def split_file(path: Path) -> tuple[int, bytes | None]:
+    """The same of a file, most of which is not read. Raises OSError."""
+    with path.open("rb") as file:
+        return _split(file, path.stat().st_size)
+
+
+def _split(file: BinaryIO, size: int) -> tuple[int, bytes | None]:
+    """What is no WebAssembly has no payload; that it is none, others say."""
+    at = start = _PREAMBLE
+    kind = -1
+    while at < size:
+        file.seek(at)
+        head = file.read(1 + _LONGEST)
+        length, used = _unleb(head, 1)
+        start, kind = at, head[0]
+        at += used + length
+        if not used:
+            return size, None
+    if at != size or kind != _CUSTOM:
+        return size, None
+    file.seek(start)
+    content = file.read(size - start)
+    name_length, name_at = _unleb(content, _unleb(content, 1)[1])
+    end = name_at + name_length
+    return (start, content[end:]) if name_at and content[name_at:end] == SECTION else (size, None)
+
+
+_LONGEST = 5
+
+
+def _leb(number: int) -> bytes:
+    """An unsigned number in seven bits a byte, lowest first, all but the last with the eighth bit set."""
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
+
+
+def _unleb(data: bytes, at: int) -> tuple[int, int]:
+    """The number at *at*, and where it ends; (0, 0) where there is none."""
+    number = 0
+    for shift in range(_LONGEST):
+        if at + shift >= len(data):
+            break
+        byte = data[at + shift]
+        number |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return number, at + shift + 1
+    return 0, 0
