@@ -174,7 +174,7 @@ class SessionBase:
     # Jobs
 
     def _submit(self, job: Job) -> None:
-        if len(self._jobs) >= self._sweep_at:
+        if len(self._jobs) >= min(self._sweep_at, self.limits.jobs):
             self._jobs = {running for running in self._jobs if not running.ended}
             self._sweep_at = max(64, 2 * len(self._jobs))
         if len(self._jobs) >= self.limits.jobs:

@@ -6,6 +6,7 @@ Whoever completes one (the engine's courier, a worker, another instance) marks i
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -17,12 +18,14 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
-from bakehouse.engine.errors import BadRequest, Cancelled, NotFound
+from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, NotFound
 from bakehouse.engine.handle import Stream
 from bakehouse.engine.params import Chunk
 from bakehouse.inferlets.calls.base import Interface, next_number, over
 from bakehouse.inferlets.calls.packing import pack_ids, unpack_ids
-from bakehouse.inferlets.errors import Ended
+from bakehouse.inferlets.errors import Ended, InferletError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -113,8 +116,12 @@ class Once(Wait, Generic[T]):
             self._future.add_done_callback(self._put_back)
 
     def _put_back(self, future: Future[T]) -> None:
-        if self._undo is not None and not future.cancelled() and future.exception() is None:
+        if self._undo is None or future.cancelled() or future.exception() is not None:
+            return
+        try:
             self._undo(future.result())
+        except (EngineError, InferletError) as error:
+            log.warning("a result that nobody took is lost: %s", error)
 
 
 def result_of(future: Future[T]) -> T:
@@ -212,8 +219,7 @@ class WaitTable:
             while self._rung:
                 self._rung.popleft()()
             due, self._due = self._due, []
-        for call in due:
-            call()
+        _tell_all(due)
 
     def mark(self, number: int) -> None:
         """Only rung: the lock is held."""
@@ -329,8 +335,7 @@ class WaitTable:
             self._news.notify_all()
         if wait is not None:
             wait.drop()
-        for call in asked:
-            call()
+        _tell_all(asked)
 
     def end(self) -> None:
         """From now on whatever waits, and whatever comes, is `Ended`."""
@@ -339,8 +344,7 @@ class WaitTable:
             asked, self._asked = self._asked, {}
             self._news.notify_all()
         for calls in asked.values():
-            for call in calls:
-                call()
+            _tell_all(calls)
 
     def close(self) -> None:
         """`end`, and give everything up."""
@@ -356,6 +360,15 @@ class WaitTable:
     def _check(self) -> None:
         if self._ended:
             raise Ended("the instance is ending")
+
+
+def _tell_all(calls: Iterable[Callable[[], None]]) -> None:
+    """On the thread of whoever completed a wait, which serves others too: what one of *calls* raises is logged."""
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            log.exception("who waits could not be told")
 
 
 def _unknown(number: int) -> NotFound:
