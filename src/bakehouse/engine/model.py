@@ -145,6 +145,7 @@ def _limits(spec: ModelSpec, shape: ModelShape, pages: int) -> PlanLimits:
         prefill_chunk=spec.prefill_chunk,
         max_contexts=spec.max_contexts,
         salt_per_owner=spec.salt_per_owner,
+        prefix_cache=spec.prefix_cache,
     )
 
 

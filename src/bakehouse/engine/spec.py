@@ -41,6 +41,7 @@ class ModelSpec:
     max_adapters: int = 16
     max_adapter_rank: int = 64
     salt_per_owner: bool = False
+    prefix_cache: bool = True
 
     def __post_init__(self) -> None:
         for field in ("name", "source"):

@@ -154,6 +154,17 @@ def test_owners_share_unless_they_are_salted(make_rig: MakeRig, salted: bool, se
     assert rows(rig, prompt_pass(rig, owner="ann")) == 1
 
 
+def test_without_the_prefix_cache_only_forks_share(make_rig: MakeRig) -> None:
+    rig = make_rig(prefix_cache=False)
+    first = rig.planner.contexts.create("")
+    rig.feed(first, PROMPT)
+    ran = rig.planner.counters.rows
+    child = rig.planner.contexts.fork(first)
+    rig.feed(child, PROMPT)
+    assert rig.planner.counters.rows - ran == 12
+    assert rows(rig, prompt_pass(rig)) == 12
+
+
 def test_rows_that_look_forward_are_never_shared(make_rig: MakeRig) -> None:
     """Their KV depends on what came in the same pass, which no prefix tells."""
     rig = make_rig()

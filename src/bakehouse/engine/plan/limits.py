@@ -14,7 +14,8 @@ class PlanLimits:
     ``pages`` of ``page_size`` tokens are the whole KV pool. A step runs at most ``max_step_tokens`` rows, reads out at
     most ``max_step_rows`` of them, and takes at most ``prefill_chunk`` rows of one pass. ``aging``: seconds of waiting
     that count as one level of priority, so that the lowest is served in the end. ``salt_per_owner``: owners share no
-    pages, at the cost of computing equal prefixes once for each.
+    pages, at the cost of computing equal prefixes once for each. ``prefix_cache`` off: pages are shared by forks and by
+    name only, and equal text is computed each time that it comes.
     """
 
     pages: int
@@ -25,6 +26,7 @@ class PlanLimits:
     max_contexts: int = 4096
     aging: float = 30.0
     salt_per_owner: bool = False
+    prefix_cache: bool = True
 
     def __post_init__(self) -> None:
         for name in ("pages", "page_size", "max_step_tokens", "max_step_rows", "prefill_chunk", "max_contexts"):

@@ -207,7 +207,7 @@ class Planner:
 
     def _place_rows(self, batch: Batch, work: Work, spare: int) -> None:
         context = work.context
-        spared, wait = sharing.adopt(work, batch.on_the_way)
+        spared, wait = sharing.adopt(work, batch.on_the_way) if self.limits.prefix_cache else (0, False)
         self.counters.adopted += spared
         if wait:
             return
