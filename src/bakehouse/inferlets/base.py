@@ -91,7 +91,8 @@ class Outlet(Protocol):
 
     def file(self, data: bytes) -> None: ...
 
-    def output(self, stream: Literal["stdout", "stderr"], text: str) -> None: ...
+    def output(self, stream: Literal["stdout", "stderr"], text: str) -> None:
+        """A line that it printed, with its end; or a piece of a line that is long or has none."""
 
     def ended(self, outcome: Outcome) -> None:
         """Called once, last, after everything that the instance held was freed."""

@@ -53,7 +53,7 @@ def test_early_messages_wait_for_the_program(start: Start) -> None:
 def test_what_it_prints_comes_in_order(start: Start) -> None:
     instance, seen = start("print", "one", "two")
     assert instance.wait(60) == Outcome("")
-    assert seen.of("stdout") == ["one", "two"]
+    assert seen.of("stdout") == ["one\n", "two\n"]
 
 
 def test_an_exception_is_a_failure_with_its_text(finish: Finish) -> None:
