@@ -15,7 +15,7 @@ from ctypes import c_char, c_char_p, c_size_t, c_uint8, c_uint32, c_uint64, c_vo
 from struct import Struct
 from typing import Any
 
-from wasmtime import Config, Store, WasmtimeError
+from wasmtime import Store, WasmtimeError
 from wasmtime._ffi import filename, wasmtime_error_t
 from wasmtime.component import Component, Linker
 
@@ -304,36 +304,3 @@ class Instance:
         if not found:
             raise WasmtimeError(f"no export {name}")
         return int(found)
-
-
-_pool_setters = {
-    "total_component_instances": c_uint32,
-    "max_component_instance_size": c_size_t,
-    "max_core_instances_per_component": c_uint32,
-    "max_memories_per_component": c_uint32,
-    "max_tables_per_component": c_uint32,
-    "total_memories": c_uint32,
-    "total_tables": c_uint32,
-    "total_core_instances": c_uint32,
-    "max_core_instance_size": c_size_t,
-    "max_tables_per_module": c_uint32,
-    "table_elements": c_size_t,
-    "max_memories_per_module": c_uint32,
-    "max_memory_size": c_size_t,
-    "max_unused_warm_slots": c_uint32,
-    "linear_memory_keep_resident": c_size_t,
-    "table_keep_resident": c_size_t,
-    "decommit_batch_size": c_size_t,
-}
-
-
-def pool(config: Config, **options: int) -> None:
-    """Make instances out of slots that are set aside once; *options* are those of wasmtime's pooling allocator."""
-    made = _declare(_slow, "wasmtime_pooling_allocation_config_new", c_void_p)()
-    try:
-        for name, value in options.items():
-            setter = f"wasmtime_pooling_allocation_config_{name}_set"
-            _declare(_slow, setter, None, c_void_p, _pool_setters[name])(made, value)
-        _declare(_slow, "wasmtime_pooling_allocation_strategy_set", None, c_void_p, c_void_p)(config.ptr(), made)
-    finally:
-        _declare(_slow, "wasmtime_pooling_allocation_config_delete", None, c_void_p)(made)

@@ -13,7 +13,7 @@ from bakehouse.inferlets.base import Failure, Outcome
 from bakehouse.inferlets.errors import BadProgram
 from bakehouse.inferlets.sandbox import ffi, offer, wasi
 from bakehouse.inferlets.sandbox.cache import Cache, Compiled
-from bakehouse.inferlets.sandbox.engine import LEAST_MEMORY, Setup, store_of
+from bakehouse.inferlets.sandbox.engine import LEAST_MEMORY, SETTINGS, engine_of_guests, store_of
 from bakehouse.inferlets.sandbox.linking import Catalogue
 from bakehouse.inferlets.sandbox.running import Output, Running, Ticker, over
 from bakehouse.inferlets.sandbox.screen import Screen
@@ -31,11 +31,10 @@ _result_from = Converters().from_guest(_RUN.result or ())
 class Sandbox:
     """Compiles programs, keeping what it compiled below *cache*, and runs them. Thread-safe."""
 
-    def __init__(self, cache: Path, setup: Setup | None = None) -> None:
-        setup = setup or Setup()
-        self._engine = setup.engine()
+    def __init__(self, cache: Path) -> None:
+        self._engine = engine_of_guests()
         self._catalogue = Catalogue(self._engine, chain(offer.interfaces(), wasi.interfaces()), partial=("wasi:",))
-        self._cache = Cache(cache, self._engine, setup.settings, self._link)
+        self._cache = Cache(cache, self._engine, SETTINGS, self._link)
         self._ticker = Ticker(self._engine.increment_epoch)
 
     def compile(self, wasm: bytes) -> Compiled:
@@ -54,7 +53,7 @@ class Sandbox:
         limits = guest.launch.limits
         if limits.memory < LEAST_MEMORY:
             return Outcome(failure=over("memory", f"{limits.memory} bytes; a program needs {LEAST_MEMORY} to start"))
-        running = Running(guest)
+        running = Running(guest, program.payload)
         running.screen = screen = Screen(running, output)
         here.running = running
         try:
@@ -103,7 +102,7 @@ def _check_export(kind: wasm.ComponentType, engine: Any) -> None:
         raise BadProgram(f"it exports no {offer.EXPORT} with run{_RUN}", field=offer.EXPORT)
 
 
-def _tick(context: int, _: int, ticks: int, action: int) -> int:
+def _on_epoch(_: int, __: int, ticks: int, action: int) -> int:
     running = here.running
     try:
         if running.over_time():
@@ -114,7 +113,7 @@ def _tick(context: int, _: int, ticks: int, action: int) -> int:
     return 0
 
 
-_tick = ffi.EpochCallback(_tick)
+_tick = ffi.EpochCallback(_on_epoch)
 
 
 def _raised(text: str, running: Running) -> Failure:
