@@ -222,7 +222,7 @@ async def test_a_reader_that_does_not_read_makes_nobody_wait(pie: PieServer, cli
 
     headers = {"Authorization": f"Bearer {pie.key}"}
     async with plain(address_of(pie.address), additional_headers=headers, max_queue=1, close_timeout=0.1) as socket:
-        await socket.send('{"id":1,"op":"launch","program":"tool","arguments":["talk","200000"]}')
+        await socket.send('{"id":1,"op":"launch","program":"tool","arguments":["talk","50000"]}')
         process = (await first_answer(socket))["process"]
         await until_ended(client, process)
         await client.ping()

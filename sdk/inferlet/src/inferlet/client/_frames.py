@@ -17,7 +17,8 @@ class BadFrame(ValueError):
 
 
 def encode(frame: Mapping[str, Any]) -> str:
-    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"))
+    """Raises `ValueError` for numbers that JSON has not, such as infinity."""
+    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def chunks(data: bytes) -> Iterator[bytes]:

@@ -1,0 +1,98 @@
+"""Frames without a socket: both sides put together what the other one takes apart, and nothing breaks them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bakehouse.inferlets.dialogue import frames as server
+from inferlet.client import _frames as client
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+FRAMES = st.text() | st.binary(max_size=64) | JSON.map(json.dumps)
+#: Some bytes, and some that do not end where a chunk does.
+SIZES = st.sampled_from([1, 7, client.CHUNK - 1, client.CHUNK, client.CHUNK + 1, 3 * client.CHUNK])
+
+
+def whole(assembly: Any, frames: list[str | bytes]) -> list[Any]:
+    return [found for found in map(assembly.feed, frames) if found is not None]
+
+
+@given(size=SIZES)
+@settings(max_examples=20, deadline=None)
+def test_bytes_survive_both_ways(size: int) -> None:
+    data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    sent = list(server.with_bytes({"event": "file"}, data))
+    assert whole(client.Assembly(), sent) == [({"event": "file", "size": size}, data)]
+    head = client.encode({"id": 1, "op": "file", "size": size})
+    assert whole(server.Assembly(lambda _: size), [head, *client.chunks(data)]) == [
+        server.Whole({"id": 1, "op": "file", "size": size}, data)
+    ]
+
+
+@given(frame=st.dictionaries(st.text(), JSON, max_size=5).filter(lambda frame: "size" not in frame))
+def test_objects_survive_both_ways(frame: dict[str, Any]) -> None:
+    assert whole(client.Assembly(), [server.encode(frame)]) == [(frame, b"")]
+    assert whole(server.Assembly(lambda _: 0), [client.encode(frame)]) == [server.Whole(frame)]
+
+
+@given(frames=st.lists(FRAMES, max_size=8))
+def test_whatever_comes_is_an_answer_or_an_error_and_the_next_frame_is_read(frames: list[str | bytes]) -> None:
+    assembly = server.Assembly(lambda _: 32)
+    for frame in frames:
+        try:
+            assembly.feed(frame)
+        except server.BadFrame as error:
+            assert error.code and error.detail
+    # What was left open is given up by the next text frame at the latest.
+    good = '{"id":1,"op":"ping"}'
+    try:
+        found = assembly.feed(good)
+    except server.BadFrame:
+        found = assembly.feed(good)
+    assert found == server.Whole({"id": 1, "op": "ping"})
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        (["nonsense"], "not JSON"),
+        (["[1]"], "JSON object"),
+        (['{"size":-1}'], "size"),
+        (['{"size":true}'], "size"),
+        (['{"size":1.5}'], "size"),
+        ([b"lost"], "no frame before"),
+        (['{"id":3,"size":4}', "{}"], "4 bytes are missing"),
+        (['{"id":3,"size":4}', b"12345"], "4 bytes were to follow"),
+        (['{"id":3,"size":4}', b""], "4 bytes were to follow"),
+        (['{"id":3,"size":33}'], "at most 32 bytes"),
+    ],
+)
+def test_what_is_wrong_is_said(frames: list[str | bytes], text: str) -> None:
+    assembly = server.Assembly(lambda _: 32)
+    *before, last = frames
+    assert whole(assembly, before) == []
+    with pytest.raises(server.BadFrame, match=text) as found:
+        assembly.feed(last)
+    assert found.value.id == (3 if '"id":3' in str(frames[0]) else None)
+
+
+def test_bytes_that_may_not_follow_are_passed_over() -> None:
+    assembly = server.Assembly(lambda _: 2)
+    with pytest.raises(server.TooBig):
+        assembly.feed('{"id":1,"size":6}')
+    assert whole(assembly, [b"123", b"456", '{"id":2}']) == [server.Whole({"id": 2})]
+    with pytest.raises(server.BadFrame):
+        assembly.feed(b"7")
+
+
+def test_half_a_surrogate_pair_does_not_break_the_frame() -> None:
+    assert json.loads(server.encode({"text": "a\ud800b"})) == {"text": "a?b"}
