@@ -1,4 +1,4 @@
-"""What the tests of calls share: guests on the dummy engine, an outlet that keeps what it gets, services of this process."""
+"""What the tests of calls share: an outlet that keeps what it gets, services of this process, and short words."""
 
 from __future__ import annotations
 

@@ -1,0 +1,167 @@
+"""Adapters: whose they are, where they may be written, and a training loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bakehouse.engine.errors import BadRequest, Locked, NameTaken, NotFound
+from bakehouse.engine.handle import Engine
+from bakehouse.inferlets.calls.guest import Guest
+from tests.inferlets.calls.support import Make, context, forward, generated, model, taken
+
+ZO = {"rank": 4, "alpha": 8.0, "population_size": 4, "mu_fraction": 0.5, "initial_sigma": 0.5}
+
+
+@pytest.fixture(autouse=True)
+def no_adapter_stays(engine: Engine) -> object:
+    yield
+    table = engine._models["dummy"].adapters
+    assert table is not None
+    for name in table.names():
+        found = table.lookup(name)
+        assert found is not None
+        table.remove(found.id, "nobody")
+
+
+def create(guest: Guest, name: str = "mine", zo: bool = False) -> int:
+    made = int(taken(guest, guest.calls.adapters.create(model(guest), name)))
+    if zo:
+        assert taken(guest, guest.calls.adapters.zo_initialize(made, json.dumps(ZO))) == ""
+    return made
+
+
+def test_names_are_an_owners(make: Make) -> None:
+    ada, bob = make(), make(owner="bob")
+    which = create(ada)
+    assert ada.calls.adapters.lookup(model(ada), "mine") == which
+    assert bob.calls.adapters.lookup(model(bob), "mine") is None
+    assert bob.calls.adapters.lookup(model(bob), "ada/mine") is None
+    with pytest.raises(NameTaken):
+        create(ada)
+    create(bob)
+    ada.close()
+    again = make()
+    assert again.calls.adapters.lookup(model(again), "mine") is not None
+
+
+def test_the_operators_are_for_everybody_to_use_and_clone(engine: Engine, guest: Guest) -> None:
+    with engine.session("dummy", "operator") as session:
+        session.create_adapter("house").result()
+    adapters = guest.calls.adapters
+    which = adapters.lookup(model(guest), "house")
+    assert which is not None
+    assert len(generated(guest, context(guest), adapter=which, max_tokens=3)) == 3
+    changes = (
+        lambda: adapters.remove(which),
+        lambda: adapters.lock(which),
+        lambda: adapters.load(which, "x"),
+        lambda: adapters.zo_initialize(which, json.dumps(ZO)),
+        lambda: adapters.zo_update(which, "{}"),
+    )
+    for change in changes:
+        with pytest.raises(BadRequest, match="clone it"):
+            change()
+    clone = int(taken(guest, adapters.clone(which, "house")))
+    assert adapters.lookup(model(guest), "house") == clone
+    assert adapters.lock(clone)
+
+
+def test_a_lock_goes_with_its_instance(make: Make) -> None:
+    first, second = make(), make()
+    which = create(first)
+    there = second.calls.adapters.lookup(model(second), "mine")
+    assert there is not None
+    assert first.calls.adapters.lock(which)
+    assert not second.calls.adapters.lock(there)
+    with pytest.raises(Locked):
+        taken(second, second.calls.adapters.zo_initialize(there, json.dumps(ZO)))
+    first.close()
+    assert second.calls.adapters.lock(there)
+    second.calls.adapters.unlock(there)
+
+
+def test_training_changes_what_is_generated(guest: Guest) -> None:
+    adapters, which = guest.calls.adapters, create(guest, zo=True)
+
+    def said(seed: int = 0) -> bytes:
+        at = [{"indices": [0], "sampler": {"kind": "dist"}}]
+        return forward(guest, tokens=[65], samplers=at, adapter=which, zo_seed=seed)[1]
+
+    before = said()
+    assert said(3) != before
+    assert said(3) == said(3)
+    options = json.dumps({"scores": [1.0, 0.5, 0.25, 0.0], "seeds": [1, 2, 3, -4]})
+    assert taken(guest, adapters.zo_update(which, options)) == ""
+    assert said() != before
+    assert taken(guest, adapters.remove(which)) == ""
+    with pytest.raises(NotFound):
+        said()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("{", "options"),
+        (json.dumps({**ZO, "sigma": 1}), "options.sigma"),
+        (json.dumps({"rank": 4}), "options"),
+        (json.dumps({**ZO, "rank": "many"}), "rank"),
+    ],
+)
+def test_options_are_checked(guest: Guest, options: str, named: str) -> None:
+    with pytest.raises(BadRequest, match=named):
+        taken(guest, guest.calls.adapters.zo_initialize(create(guest), options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scores": 1, "seeds": []},
+        {"seeds": [1]},
+        {"scores": [1.0], "seeds": [1]},
+        {"scores": ["x"] * 4, "seeds": [1] * 4},
+    ],
+)
+def test_a_generation_is_checked(guest: Guest, options: object) -> None:
+    which = create(guest, zo=True)
+    with pytest.raises(BadRequest):
+        taken(guest, guest.calls.adapters.zo_update(which, json.dumps(options)))
+
+
+def test_files_are_below_the_owners_folder(make: Make, tmp_path: Path) -> None:
+    guest = make()
+    adapters, which = guest.calls.adapters, create(guest, zo=True)
+    assert taken(guest, adapters.save(which, "nested/first")) == ""
+    assert (tmp_path / "adapters" / "ada" / "nested" / "first").exists()
+    assert taken(guest, adapters.load(which, "nested/first")) == ""
+    bob = make(owner="bob")
+    with pytest.raises((NotFound, BadRequest)):
+        taken(bob, bob.calls.adapters.load(create(bob), "nested/first"))
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "../bob/x", "a/../../bob/x", "/etc/x", "link/x", "a\0b", 5])
+def test_paths_that_lead_out_are_refused(guest: Guest, tmp_path: Path, path: object) -> None:
+    home = tmp_path / "adapters" / "ada"
+    home.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (home / "link").symlink_to(tmp_path / "elsewhere")
+    which = create(guest, zo=True)
+    for call in (guest.calls.adapters.save, guest.calls.adapters.load):
+        with pytest.raises(BadRequest, match="path"):
+            call(which, path)  # type: ignore[arg-type]
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("owner", ["..", ".", "../x", "a/b"])
+def test_an_owner_whose_name_is_no_folder_has_none(make: Make, owner: str) -> None:
+    guest = make(owner=owner)
+    with pytest.raises(BadRequest, match="path"):
+        guest.calls.adapters.save(create(guest, zo=True), "x")
+
+
+def test_without_a_folder_there_are_no_files(make: Make) -> None:
+    guest = make(adapters=False)
+    with pytest.raises(BadRequest, match="no folder"):
+        guest.calls.adapters.save(create(guest, zo=True), "x")
