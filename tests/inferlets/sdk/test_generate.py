@@ -227,3 +227,15 @@ def test_events_can_be_matched(ctx: Context) -> None:
             case _:
                 raise AssertionError(event)
     assert len("".join(found)) == 6
+
+
+def test_what_is_left_of_a_stream_comes_in_one_item(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    take = ctx._host.waits.take
+    monkeypatch.setattr(ctx._host.waits, "take", lambda wait: taken.append(wait) or take(wait))
+    stream = ctx.fork().generate(GREEDY, max_tokens=30)
+    first = next(stream)
+    assert stream.tokens()[: len(first)] == first and len(stream.token_ids) == 30 and len(taken) == 2
+    assert ctx.fork().generate(GREEDY, max_tokens=30).text() == ctx.model.tokenizer().decode(stream.token_ids)
+    assert ctx.fork().generate(GREEDY, max_tokens=30, decode=True).text() != ""
+    assert ctx.fork().generate_text(GREEDY, max_tokens=30) != "" and len(taken) == 5

@@ -76,6 +76,11 @@ class Stream:
             self.finish, self._wait = item.finish, None
         return item
 
+    def _gather(self) -> None:
+        """Have what is left come in one item, which costs one call of the host."""
+        if self._wait is not None:
+            self._host.passes.whole(self._wait)
+
     def _taken(self) -> str | None:
         if self._wait is None:
             return None
@@ -107,6 +112,7 @@ class TokenStream(Stream):
 
     def tokens(self) -> list[int]:
         """Read it to its end: every id of the whole generation. May be repeated."""
+        self._gather()
         while self._item() is not None:
             pass
         return list(self.token_ids)
@@ -148,6 +154,7 @@ class EventStream(Stream):
 
     def text(self) -> str:
         """Read it to its end: the visible text of the whole generation. May be repeated."""
+        self._gather()
         for _ in self:
             pass
         return self._text

@@ -28,6 +28,9 @@ class Passes(Interface):
             guest.waits.block(model.session.compile(asked.grammar))
         return guest.waits.add(lambda: Flow(model.session.generate(asked), forms.item, whole))
 
+    def whole(self, generation: int) -> None:
+        self._guest.waits.gather(generation)
+
     def _checked(self, request: str) -> str:
         return check_size("message", request, self._guest.limits.message, "request")
 

@@ -133,7 +133,7 @@ def result_of(future: Future[T]) -> T:
 
 
 class Flow(Wait):
-    """The chunks of a generation. *whole*: one item for all of them, at the end; before, none was taken."""
+    """The chunks of a generation. *whole*: one item for all that were not taken yet, at the end."""
 
     is_stream = True
 
@@ -146,6 +146,10 @@ class Flow(Wait):
         self._stream.listen(table, partial(table.mark, number))
         if self.ready():
             table.touch(number)
+
+    def gather(self) -> None:
+        """Be whole from now on."""
+        self._whole = True
 
     def ready(self) -> bool:
         return self._stream.complete if self._whole else self._stream.ready
@@ -295,6 +299,15 @@ class WaitTable:
                 if found or (left is not None and left <= 0):
                     return found
                 self._news.wait(left)
+
+    def gather(self, number: int) -> None:
+        """Make the generation of that number whole. Nothing happens when it is read out already."""
+        with self._news:
+            wait = self._waits.get(number)
+            if isinstance(wait, Flow):
+                wait.gather()
+            elif number not in self._over:
+                raise _unknown(number) if wait is None else BadRequest.at("generation", f"wait {number} is of none")
 
     def _ready_of(self, wanted: set[int]) -> list[int]:
         gone = wanted - self._waits.keys()

@@ -61,6 +61,7 @@ FUNCTIONS = {
         "flush": f"(u32) -> {_number}",
         "forward": f"(u32, string) -> {_number}",
         "generate": f"(u32, string) -> {_number}",
+        "whole": f"(u32) -> {_done}",
     },
     "grammars": {
         "create": f"(u32, string, string) -> {_number}",

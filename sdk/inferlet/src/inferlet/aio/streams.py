@@ -79,6 +79,11 @@ class Stream:
             self.finish, self._wait = item.finish, None
         return item
 
+    def _gather(self) -> None:
+        """Have what is left come in one item, which costs one call of the host."""
+        if self._wait is not None:
+            self._host.passes.whole(self._wait)
+
     async def _taken(self) -> str | None:
         if self._wait is None:
             return None
@@ -118,6 +123,7 @@ class TokenStream(Stream):
 
     async def tokens(self) -> list[int]:
         """Read it to its end: every id of the whole generation. May be repeated."""
+        self._gather()
         while await self._item() is not None:
             pass
         return list(self.token_ids)
@@ -159,6 +165,7 @@ class EventStream(Stream):
 
     async def text(self) -> str:
         """Read it to its end: the visible text of the whole generation. May be repeated."""
+        self._gather()
         async for _ in self:
             pass
         return self._text
