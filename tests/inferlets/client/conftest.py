@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-
 from inferlet.client import Client, connect
+
 from tests.inferlets.client.support import PieServer, manifest
 from tests.inferlets.conftest import Build
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import Any
 
 import pytest
-
 from inferlet.client import (
     Client,
     ConnectionLost,
@@ -21,6 +20,7 @@ from inferlet.client import (
     connect,
 )
 from inferlet.errors import BadRequest, HostError, LimitExceeded, NotFound
+
 from tests.inferlets.client.support import PieServer, manifest
 from tests.support.server import free_port
 
@@ -132,7 +132,7 @@ async def test_a_file_that_is_too_long_is_refused_and_harms_nothing(client: Clie
         await process.send_file(bytes((64 << 20) + 1))
     assert refused.value.code == "too_large"
     await process.send_file(b"ab")
-    assert [event async for event in process][0] == File(b"ba", 1)
+    assert await process.next_event() == File(b"ba", 1)
 
 
 async def test_a_full_queue_is_said(client: Client) -> None:
@@ -216,9 +216,8 @@ async def test_more_than_is_kept_is_a_counted_gap(client: Client) -> None:
 
 async def test_a_reader_that_does_not_read_makes_nobody_wait(pie: PieServer, client: Client) -> None:
     """The socket of a client that reads nothing fills up; the program ends all the same."""
-    from websockets.asyncio.client import connect as plain
-
     from inferlet.client._connection import address_of
+    from websockets.asyncio.client import connect as plain
 
     headers = {"Authorization": f"Bearer {pie.key}"}
     async with plain(address_of(pie.address), additional_headers=headers, max_queue=1, close_timeout=0.1) as socket:

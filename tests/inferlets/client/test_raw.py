@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from inferlet.client._connection import address_of
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from inferlet.client._connection import address_of
 from tests.inferlets.client.support import PieServer, frame
 
 

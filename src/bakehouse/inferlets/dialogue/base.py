@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from bakehouse.inferlets.base import Launch, Limits, Outlet
+from bakehouse.inferlets.calls.native import NativeHost
 from bakehouse.inferlets.dialogue.relay import Relays
 from bakehouse.inferlets.processes import Processes
 from bakehouse.inferlets.programs import ProgramStore
@@ -24,16 +24,6 @@ class Who:
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or "admin" in self.scopes
-
-
-class NativeHost(Protocol):
-    """The host of a program that runs at the client: the interfaces of the WIT package as attributes, and these."""
-
-    waits: Any
-
-    def when_ready(self, wait: int, call: Callable[[], None]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Opened(Protocol):

@@ -22,6 +22,7 @@ from bakehouse.inferlets.dialogue.native import NativeCalls
 from bakehouse.inferlets.dialogue.outgoing import Outgoing
 from bakehouse.inferlets.dialogue.relay import Relay
 from bakehouse.inferlets.errors import InferletError, NotRunning, Refused
+from bakehouse.inferlets.instances import GuardedOutlet, Instance
 from bakehouse.inferlets.processes import Attachment, Process
 from bakehouse.inferlets.programs import MAX_WASM
 
@@ -259,7 +260,9 @@ class Dialogue:
         launch = self._launch_of("native", [], {})
         process = Process(launch, lambda _: None)
         self._desk.relays.add(launch.id, self._relay)
-        self._native = NativeCalls(self._desk.open_native(launch, process))
+        host = self._desk.open_native(launch, process)
+        process.runs_as(Instance(launch, host.guest, GuardedOutlet(process, launch.id)))
+        self._native = NativeCalls(host)
         self._listen(process, None)
         return {"process": launch.id}
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from bakehouse.inferlets.dialogue.base import NativeHost
+from bakehouse.inferlets.calls.native import NativeHost
 from bakehouse.inferlets.dialogue.fields import BadRequest
 
 INTERFACES = (

@@ -1,0 +1,147 @@
+"""A program under plain CPython, its host at the other end of a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import inferlet
+import pytest
+from inferlet import Context, Event, Grammar, Matcher, Model, Sampler, aio, messaging, runtime, session
+from inferlet.client import ConnectionLost, Message, Unauthorized
+from inferlet.client import Event as Sent
+from inferlet.errors import BadRequest, HostError, NotFound
+from inferlet.remote import RemoteHost
+
+from tests.inferlets.client.support import PieServer
+
+
+@pytest.fixture
+def sent() -> list[Sent]:
+    """What the program sends to its client."""
+    return []
+
+
+@pytest.fixture
+def remote(pie: PieServer, sent: list[Sent]) -> Iterator[RemoteHost]:
+    host = RemoteHost(pie.address, pie.key, events=sent.append)
+    with inferlet.connect(host):
+        yield host
+
+
+@pytest.fixture
+def model(remote: RemoteHost) -> Model:
+    return Model.load(runtime.models()[0])
+
+
+def test_a_program_generates_at_a_distance(model: Model) -> None:
+    with Context(model) as ctx:
+        ctx.user("Hello")
+        whole = ctx.generate_text(Sampler.greedy(), max_tokens=24)
+    with Context(model) as ctx:
+        ctx.user("Hello")
+        events = list(ctx.generate(Sampler.greedy(), max_tokens=24, decode=True))
+    assert whole == "".join(event.text for event in events if isinstance(event, Event.Text))
+    assert isinstance(events[-1], Event.Done)
+
+
+def test_forks_are_awaited_together(model: Model) -> None:
+    async def work() -> list[str]:
+        ctx = aio.Context(model)
+        ctx.user("Count")
+        await ctx.flush()
+        forks = [ctx.fork() for _ in range(8)]
+        return await asyncio.gather(*(fork.generate_text(Sampler.greedy(), max_tokens=12) for fork in forks))
+
+    texts = asyncio.run(work())
+    assert len(texts) == 8
+    assert len(set(texts)) == 1
+
+
+def test_bulk_values_cross(model: Model) -> None:
+    ids, texts = model.tokenizer().vocabs()
+    assert len(ids) == len(texts) > 256
+    assert model.tokenizer().decode(model.tokenizer().encode("grüße")) == "grüße"
+
+
+def test_grammars_and_masks_work(model: Model) -> None:
+    matcher = Matcher(Grammar.from_regex("(ja|nein)"), model.tokenizer())
+    with Context(model) as ctx:
+        ctx.user("?")
+        assert ctx.generate_text(Sampler.greedy(), logit_mask=matcher) in ("ja", "nein")
+
+
+def test_errors_are_those_of_the_sdk(model: Model) -> None:
+    with pytest.raises(NotFound, match="nothing"):
+        Model.load("nothing")
+    ctx = Context(model)
+    ctx.release()
+    with pytest.raises(HostError):
+        ctx.user("gone")
+
+
+def test_its_client_is_who_holds_the_host(remote: RemoteHost, model: Model, sent: list[Sent]) -> None:
+    remote.send("early")
+    assert session.receive() == "early"
+    threading.Timer(0.1, remote.send, ["later"]).start()
+    assert session.receive() == "later"
+    remote.send_file(b"\x00\xff")
+    assert session.receive_file() == b"\x00\xff"
+    session.send("out")
+    remote.send("sync")
+    session.receive()
+    assert sent == [Message("out", 1)]
+
+
+def test_messages_between_programs(pie: PieServer, remote: RemoteHost) -> None:
+    messaging.push("topic", "one")
+    assert messaging.pull("topic") == "one"
+    with messaging.subscribe("news") as news:
+        messaging.broadcast("news", "a")
+        messaging.broadcast("news", "b")
+        found = iter(news)
+        assert [next(found), next(found)] == ["a", "b"]
+
+
+def test_what_is_no_call_is_refused(remote: RemoteHost) -> None:
+    for interface, method, arguments in (
+        ("nothing", "names", []),
+        ("models", "_guest", []),
+        ("models", "__init__", []),
+        ("models", "fly", []),
+        ("models", "load", []),
+        ("models", "load", ["a", "b"]),
+        ("waits", "take", [1]),
+    ):
+        with pytest.raises(BadRequest):
+            remote.request("call", interface=interface, method=method, arguments=arguments)
+    with pytest.raises(HostError):
+        remote.waits.take(12345)
+
+
+def test_closing_frees_what_the_program_held(pie: PieServer) -> None:
+    first = RemoteHost(pie.address, pie.key)
+    with inferlet.connect(first):
+        ctx = Context(Model.load(runtime.models()[0]), name="kept-while-open")
+        ctx.user("Hello")
+        taking = threading.Thread(target=lambda: pytest.raises((HostError, RuntimeError), session.receive), daemon=True)
+        taking.start()
+    taking.join(20)
+    assert not taking.is_alive()
+    first.close()
+    with pytest.raises(ConnectionLost):
+        first.models.names()
+
+
+def test_without_a_key_there_is_no_host(pie: PieServer) -> None:
+    with pytest.raises((Unauthorized, ConnectionLost)):
+        inferlet.connect(pie.address)
+    with pytest.raises(Unauthorized):
+        inferlet.connect(pie.address, token="inf_wrong")
+
+
+def test_connect_takes_an_address(pie: PieServer) -> None:
+    with inferlet.connect(pie.address, token=pie.key):
+        assert runtime.username() == "local"
+        assert runtime.models() == ["dummy"]
