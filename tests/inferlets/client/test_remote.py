@@ -125,7 +125,12 @@ def test_closing_frees_what_the_program_held(pie: PieServer) -> None:
     with inferlet.connect(first):
         ctx = Context(Model.load(runtime.models()[0]), name="kept-while-open")
         ctx.user("Hello")
-        taking = threading.Thread(target=lambda: pytest.raises((HostError, RuntimeError), session.receive), daemon=True)
+
+        def receive() -> None:
+            with pytest.raises((HostError, RuntimeError)):
+                session.receive()
+
+        taking = threading.Thread(target=receive, daemon=True)
         taking.start()
     taking.join(20)
     assert not taking.is_alive()
