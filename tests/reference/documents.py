@@ -23,7 +23,7 @@ def folder() -> Path:
 
 @dataclass(frozen=True)
 class Block:
-    """One Python block. ``name`` is the document's number and the heading above it, such as ``2 Basic Streaming``."""
+    """One block. ``name`` is the document's number and the heading above it, such as ``2 Basic Streaming``."""
 
     name: str
     source: str
@@ -81,8 +81,8 @@ def _is_global(scope: symtable.SymbolTable, symbol: symtable.Symbol) -> bool:
     return symbol.is_referenced() and (scope.get_type() == "module" or symbol.is_global())
 
 
-def blocks(path: Path) -> list[Block]:
-    """The Python blocks of the document at *path*; several below one heading are numbered."""
+def blocks(path: Path, language: str = "python") -> list[Block]:
+    """The blocks of the document at *path* in *language*; several below one heading are numbered."""
     found: list[Block] = []
     heading, lines, start = "", [], 0
     inside: str | None = None
@@ -91,7 +91,7 @@ def blocks(path: Path) -> list[Block]:
         if inside is None and fence:
             inside, lines, start = fence[1], [], number + 1
         elif inside is not None and fence:
-            if inside == "python":
+            if inside == language:
                 found.append(Block(_name(path, heading, found), "\n".join(lines) + "\n", start))
             inside = None
         elif inside is not None:
