@@ -24,8 +24,6 @@ METHODS = (
     "prompts/get",
     "completion/complete",
 )
-#: Seconds for one request, and for connecting.
-TIMEOUT = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class McpServer:
     """One server: a *command* with its arguments, which is started, or the *url* of one that runs.
 
     ``environment`` is added to a few harmless variables of ours, ``headers`` to each HTTP request. ``owners`` says who
-    may use it; None, everybody. ``timeout`` seconds are for one request, and for connecting.
+    may use it; None, everybody. Times are seconds: ``timeout`` for one request, ``start_timeout`` until it can be asked.
     """
 
     name: str
@@ -42,7 +40,8 @@ class McpServer:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     owners: frozenset[str] | None = None
-    timeout: float = TIMEOUT
+    timeout: float = 60.0
+    start_timeout: float = 60.0
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -53,8 +52,9 @@ class McpServer:
             raise ValueError(f"environment: MCP server {self.name!r} is not started here")
         if self.headers and not self.url:
             raise ValueError(f"headers: MCP server {self.name!r} is not spoken to over HTTP")
-        if not self.timeout > 0:
-            raise ValueError(f"timeout: must be a number of seconds above 0, not {self.timeout!r}")
+        for name in ("timeout", "start_timeout"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: must be a number of seconds above 0, not {getattr(self, name)!r}")
 
 
 def check_request(server: str, method: str) -> None:

@@ -43,10 +43,10 @@ class Link:
         """Start or find *server*, and agree on a version with it. Raises `McpFailed`."""
         link = cls(server)
         try:
-            await asyncio.wait_for(asyncio.shield(link._opened), server.timeout)
+            await asyncio.wait_for(asyncio.shield(link._opened), server.start_timeout)
         except TimeoutError:
             await link.close()
-            raise link._failed(f"it did not answer in {server.timeout:g} s") from None
+            raise link._failed(f"it did not answer in {server.start_timeout:g} s") from None
         except BaseException:
             await link.close()
             raise
@@ -118,7 +118,8 @@ class Link:
                 self._opened.set_result(None)
                 await self._stop.wait()
         except Exception as error:
-            log.warning("MCP server %r: %s", self._server.name, error, exc_info=True)
+            log.warning("MCP server %r: %s", self._server.name, _leaf(error))
+            log.debug("MCP server %r", self._server.name, exc_info=True)
             if not self._opened.done():
                 self._opened.set_exception(self._failed(f"it could not be reached: {_text(error)}"))
         finally:
@@ -141,7 +142,7 @@ async def _client(server: McpServer, on_end: Callable[[], None]) -> AsyncIterato
     ours = Implementation(name="bakehouse", version=bakehouse.__version__)
     async with (
         _transport(server, on_end) as transport,
-        Client(transport, client_info=ours, read_timeout_seconds=server.timeout, cache=None) as client,
+        Client(transport, client_info=ours, read_timeout_seconds=server.start_timeout, cache=None) as client,
     ):
         yield client
 
@@ -203,8 +204,12 @@ class _Watched:
 
 def _text(error: BaseException) -> str:
     """What went wrong, without what only concerns the operator."""
+    error = _leaf(error)
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def _leaf(error: BaseException) -> BaseException:
+    """The first of what the SDK's groups hold."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+    return error
