@@ -40,15 +40,28 @@ class Mask:
 
 def bits_of(runs: bytes, size: int) -> bytes:
     """*runs*, little-endian, unsigned, of 32 bits, as bits: bit i is id i, in words of 32 bits, 0 where none is."""
-    ends = np.minimum(np.cumsum(np.frombuffer(runs, "<u4"), dtype=np.uint64), size).astype(np.int64)
-    lengths = np.diff(ends, prepend=0)
-    allowed = np.zeros(-(-size // 32) * 32, np.uint8)
-    allowed[: int(ends[-1])] = np.repeat(np.arange(len(lengths), dtype=np.uint8) & 1, lengths)
-    return np.packbits(allowed, bitorder="little").tobytes()
+    lengths = np.frombuffer(runs, "<u4")
+    lengths = lengths[: len(lengths) // 2 * 2]  # behind the last run nothing is allowed, as within one of odd place
+    ends = np.cumsum(lengths, dtype=np.int64)
+    np.minimum(ends, size, out=ends)
+    turns = np.bincount(ends, minlength=size + 1)[:size].astype(np.uint8) & 1
+    allowed = int.from_bytes(np.packbits(turns, bitorder="little").tobytes(), "little")
+    # An id is allowed where an odd number of runs ended at it or before: sums of doubled length, modulo 2, bit by bit.
+    step = 1
+    while step < size:
+        allowed ^= allowed << step
+        step *= 2
+    words = -(-size // 32)
+    return (allowed & ((1 << size) - 1)).to_bytes(words * 4, "little")
 
 
 def runs_of(bits: bytes, size: int) -> bytes:
     """The inverse: run lengths that make *size* in all, not allowed first."""
     allowed = np.unpackbits(np.frombuffer(bits, np.uint8), count=size, bitorder="little")
-    starts = np.flatnonzero(np.diff(allowed, prepend=0))
-    return np.diff(starts, prepend=0, append=size).astype("<u4").tobytes()
+    starts = np.flatnonzero(allowed[1:] != allowed[:-1])
+    starts += 1
+    ends = np.empty(len(starts) + 1 + int(allowed[0]), "<u4")
+    ends[0], ends[-1] = 0, size
+    ends[int(allowed[0]) : -1] = starts
+    ends[1:] -= ends[:-1].copy()
+    return ends.tobytes()
