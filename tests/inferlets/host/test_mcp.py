@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +29,6 @@ Make = Callable[..., ConfiguredMcp]
 @pytest.fixture
 def make() -> Iterator[Make]:
     made: list[ConfiguredMcp] = []
-    before = set(threading.enumerate())
 
     def of(*servers: McpServer, **options: Any) -> ConfiguredMcp:
         made.append(ConfiguredMcp(servers, **options))
@@ -40,7 +38,7 @@ def make() -> Iterator[Make]:
     for mcp in made:
         mcp.close()
         mcp.close()
-    assert set(threading.enumerate()) <= before
+        assert mcp._thread._thread is None or not mcp._thread._thread.is_alive()
 
 
 @pytest.fixture(scope="module")

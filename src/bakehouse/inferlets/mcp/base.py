@@ -31,7 +31,7 @@ class McpServer:
     """One server: a *command* with its arguments, which is started, or the *url* of one that runs.
 
     ``environment`` is added to a few harmless variables of ours, ``headers`` to each HTTP request. ``owners`` says who
-    may use it; None, everybody. Times are seconds: ``timeout`` for one request, ``start_timeout`` until it can be asked.
+    may use it; None, everybody. Times are seconds: ``timeout`` for one request, ``start_timeout`` until it answers.
     """
 
     name: str
