@@ -12,7 +12,7 @@ from tests.inferlets.examples.checks import CHECKS
 from tests.inferlets.examples.stages import Baked, Native
 from tests.inferlets.examples.support import EXAMPLES, NAMES, manifest_of, source_of
 
-SOON = ("hello-world", "text-completion", "beam-search", "constrained-json", "parallel-generation")
+SOON = ("hello-world", "text-completion", "beam-search", "constrained-json", "agent-swarm")
 """Those that are built and run in the sandbox each time; the others in `make test-slow`."""
 
 
