@@ -141,12 +141,13 @@ def doctor(
     """Check this machine, the settings and the data directory; the exit status is 1 when something is bad."""
     settings = settings_for(home, config, database=database, host=host, port=port)
     findings = [finding for check in _CHECKS for finding in check(settings)]
-    Output(json).result([asdict(finding) for finding in findings], lambda console: _draw(console, findings))
+    Output(json).result([asdict(finding) for finding in findings], lambda console: draw(console, findings))
     if any(finding.state == "error" for finding in findings):
         raise typer.Exit(Exit.FAILED)
 
 
-def _draw(console: Console, findings: list[Finding]) -> None:
+def draw(console: Console, findings: list[Finding]) -> None:
+    """A line for each."""
     for finding in findings:
         word, color = _MARKS[finding.state]
         console.print(Text.assemble((f"{word:5}", color), f"{finding.check:10} {finding.text}"))

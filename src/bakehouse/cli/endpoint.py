@@ -37,12 +37,26 @@ def find_endpoint(url: str | None = None, key: str | None = None, home: Path | N
         # A key is for the server that made it, so the local one is never sent to a server of another URL.
         secret = known.get("key")
     if not secret:
-        raise Failure(
-            f"no API key for {chosen}",
-            Exit.UNREACHABLE,
-            hint=f"Pass --key or set {API_KEY}; `bakehouse keys create` on the server's machine makes one.",
-        )
+        raise NoKey(chosen)
     return Endpoint(chosen, secret)
+
+
+def find_server(url: str | None = None, key: str | None = None, home: Path | None = None) -> tuple[str, str | None]:
+    """The same, for a server that may ask for no key."""
+    try:
+        found = find_endpoint(url, key, home)
+    except NoKey as missing:
+        return missing.url, None
+    return found.url, found.key
+
+
+class NoKey(Failure):
+    """A server is known, and no key for it."""
+
+    def __init__(self, url: str) -> None:
+        hint = f"Pass --key or set {API_KEY}; `bakehouse keys create` on the server's machine makes one."
+        super().__init__(f"no API key for {url}", Exit.UNREACHABLE, hint=hint)
+        self.url = url
 
 
 def _running_on(home: Path | None) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from bakehouse.store.base import Store
 app = typer.Typer(help="API keys of this machine's server; works whether it runs or not.", no_args_is_help=True)
 
 
-def _shown(key: Key) -> dict[str, Any]:
+def shown(key: Key) -> dict[str, Any]:
+    """What is shown of a key: all but what it is."""
     return {
         "id": key.id,
         "name": key.name,
@@ -54,7 +55,7 @@ def create(
 
     made = on_store(settings_for(home, config, database=database), work)
     output.say("This is the only time that the key is shown:")
-    output.result({**_shown(made.key), "key": made.text}, lambda console: console.print(made.text, markup=False))
+    output.result({**shown(made.key), "key": made.text}, lambda console: console.print(made.text, markup=False))
 
 
 def _seconds(text: str) -> float:
@@ -85,7 +86,7 @@ def list_keys(
     except NotFound:
         found = []
     Output(json).rows(
-        [_shown(key) for key in found],
+        [shown(key) for key in found],
         ["ID", "NAME", "KEY", "SCOPES", "EXPIRES", "STATE"],
         lambda key: (
             key["id"],

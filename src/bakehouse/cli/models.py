@@ -49,7 +49,7 @@ def add(
         kv_tokens=kv_tokens,
         max_context=max_context,
     )
-    models = _models(home, config)
+    models = recorded(home, config)
     models.path(name)
     architecture = check_source(spec)
     if not architecture:
@@ -65,7 +65,7 @@ def add(
 def list_models(home: options.Home = None, config: options.Config = None, json: options.Json = False) -> None:
     """Show the models of this machine."""
     Output(json).rows(
-        [_shown(spec) for spec in _models(home, config).list()],
+        [_shown(spec) for spec in recorded(home, config).list()],
         ["NAME", "SOURCE", "DTYPE", "DEVICE", "KV", "CONTEXT"],
         lambda it: (
             it["name"],
@@ -81,7 +81,7 @@ def list_models(home: options.Home = None, config: options.Config = None, json: 
 @app.command()
 def remove(name: Name, home: options.Home = None, config: options.Config = None, json: options.Json = False) -> None:
     """Forget a model; its files stay."""
-    _models(home, config).remove(name)
+    recorded(home, config).remove(name)
     Output(json).result({"name": name, "removed": True}, lambda console: console.print(f"removed {name}", markup=False))
 
 
@@ -102,12 +102,13 @@ def bench(
     from bakehouse.cli import modelbench
 
     output = Output(json)
-    spec = _models(home, config).get(name)
+    spec = recorded(home, config).get(name)
     found = asyncio.run(modelbench.measure(spec, prompt, sequences or [1, 8, 32], tokens, output.say))
     output.result(found, lambda console: modelbench.draw(console, found))
 
 
-def _models(home: Path | None, config: Path | None) -> Any:
+def recorded(home: Path | None, config: Path | None) -> Any:
+    """The models of the data directory that the options name: `wiring.models.Models`."""
     # Imported here, because `wiring` loads the whole server.
     from bakehouse.wiring.models import Models
 

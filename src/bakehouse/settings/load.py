@@ -49,7 +49,7 @@ def load_settings(
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     variables = {name: value for name, value in (environ or {}).items() if name.startswith(PREFIX)}
-    path = _config_file(given, variables, config, directory or Path.cwd())
+    path = config_file(given, variables, config, directory)
     layers = [(str(path), _from_file(path))] if path else []
     layers += [("environment", _from_environment(variables)), ("command line", given)]
     layers += [("--set", _known(assigned or {}, "--set"))]
@@ -61,9 +61,11 @@ def load_settings(
     return _checked(values, origin)
 
 
-def _config_file(
-    flags: Mapping[str, Any], variables: Mapping[str, str], config: Path | None, directory: Path
+def config_file(
+    flags: Mapping[str, Any], variables: Mapping[str, str], config: Path | None = None, directory: Path | None = None
 ) -> Path | None:
+    """The file that `load_settings` reads, if there is one. Raises SettingsError where *config* is none."""
+    directory = directory or Path.cwd()
     named = config or (Path(variables[CONFIG]) if variables.get(CONFIG) else None)
     if named is not None:
         path = named.expanduser()
@@ -126,6 +128,6 @@ def _problem(found: Any, origin: Mapping[str, str]) -> dict[str, Any]:
     """One of pydantic's findings in our words; values are shown unless they may hold a password."""
     name = str(found["loc"][0]) if found["loc"] else ""
     message = found["msg"].removeprefix("Value error, ")
-    if name and name != "database_url":
+    if name and name not in ("database_url", "mcp_servers"):
         message = f"{message} (not {found['input']!r})"
     return {"path": name or "settings", "source": origin.get(name, name or "settings"), "message": message}

@@ -210,6 +210,10 @@ class Store(ABC):
     async def ensure_user(self, owner_id: str, name: str, at: int) -> User: ...
 
     @abstractmethod
+    async def owners(self) -> list[Owner]:
+        """All of them, by name."""
+
+    @abstractmethod
     async def owner(self, *, id: str | None = None, name: str | None = None) -> Owner: ...
 
     @abstractmethod

@@ -56,6 +56,10 @@ class IdentityRoom(SqlRoom):
 
         return await self._change(ensure)
 
+    async def owners(self) -> list[Owner]:
+        query = select(*_OWNER).order_by(_O.name)
+        return [Owner(*row) for row in await self._read(lambda connection: connection.all(query))]
+
     async def owner(self, *, id: str | None = None, name: str | None = None) -> Owner:
         query = select(*_OWNER).where(_O.id == id if id is not None else _O.name == name)
         row = await self._read(lambda connection: connection.one(query))

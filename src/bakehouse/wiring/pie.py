@@ -75,7 +75,7 @@ async def _main(
         home.write_endpoint(url, key.text if key else None)
         _announce(url, key.text if key else None, [spec.name for spec in specs], no_auth)
         await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
-        log.info("stopping", action="pie_stopping")
+        log.info("stopping", action="drain")
         server.should_exit = True
         await serving
     return 0

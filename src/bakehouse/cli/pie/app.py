@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import bakehouse
-from bakehouse.cli.pie import run, serve
+from bakehouse.cli.pie import auth, config, doctor, model, remote, run, serve
 
 app = typer.Typer(
     name="pie",
@@ -35,3 +35,14 @@ def _pie(
 
 app.command()(run.run)
 app.command()(serve.serve)
+app.command()(doctor.doctor)
+app.add_typer(config.app, name="config")
+app.add_typer(model.app, name="model")
+app.add_typer(auth.app, name="auth")
+app.command()(remote.install)
+app.command()(remote.uninstall)
+app.command()(remote.programs)
+app.command()(remote.submit)
+app.command("list")(remote.processes)
+app.command()(remote.attach)
+app.command()(remote.terminate)

@@ -18,7 +18,7 @@ from bakehouse.cli.pie.limits import read_limits
 from bakehouse.cli.pie.models import served
 from bakehouse.cli.pie.native import run_native
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
-from bakehouse.cli.pie.wanted import MANIFEST, OWNER, Wanted
+from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of
 from bakehouse.cli.server import settings_for
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.inferlets.base import Launch
@@ -107,14 +107,10 @@ def _check(wanted: Wanted) -> None:
         raise Failure("--path and --native: give one of them")
     if wanted.manifest is not None and wanted.path is None:
         raise Failure("--manifest goes with --path FILE.wasm")
-    for option, file in (("--path", wanted.path), ("--manifest", wanted.manifest), ("--native", wanted.native)):
-        if file is not None and not file.is_file():
-            raise Failure(f"{option} {file}: there is no such file")
-    if wanted.path is not None and wanted.manifest is None and not (wanted.path.parent / MANIFEST).is_file():
-        raise Failure(
-            f"--path {wanted.path} needs its manifest",
-            hint=f"Add --manifest PATH/{MANIFEST}; it says the program's name and version.",
-        )
+    if wanted.native is not None and not wanted.native.is_file():
+        raise Failure(f"{wanted.native}: there is no such file")
+    if wanted.path is not None:
+        manifest_of(wanted.path, wanted.manifest)
 
 
 def _run(wanted: Wanted, specs: list[ModelSpec], home: Path) -> int:
@@ -139,7 +135,7 @@ def _found(wanted: Wanted, programs: ProgramStore) -> Program:
     """The program, installed for this run where it is a file. Raises `NoSuchProgram`, `BadProgram`."""
     if wanted.path is None:
         return programs.find(OWNER, str(wanted.program))
-    manifest = wanted.manifest or wanted.path.parent / MANIFEST
+    manifest = manifest_of(wanted.path, wanted.manifest)
     return programs.install(OWNER, manifest.read_text(encoding="utf-8"), wanted.path.read_bytes())
 
 

@@ -41,6 +41,10 @@ class Terminal(Outlet):
         path = self._save(data)
         self._tell("file", f"[File] {path} ({len(data)} bytes)\n", path=str(path), size=len(data))
 
+    def gap(self, missed: int) -> None:
+        """So many events are gone."""
+        self._tell("gap", f"[{missed} events are gone]\n", sys.stderr, missed=missed)
+
     def ended(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.over.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from bakehouse.cli.failures import Failure
 from bakehouse.inferlets.base import Limits
 
 #: Whose programs `pie run` runs.
@@ -25,3 +26,17 @@ class Wanted:
     interactive: bool
     files: Path
     as_json: bool
+
+
+def manifest_of(path: Path, given: Path | None) -> Path:
+    """The manifest of the component *path*: the one that was *given*, else the one beside it. Raises Failure."""
+    for option, file in (("", path), ("--manifest ", given)):
+        if file is not None and not file.is_file():
+            raise Failure(f"{option}{file}: there is no such file")
+    found = given or path.parent / MANIFEST
+    if not found.is_file():
+        raise Failure(
+            f"{path} needs its manifest",
+            hint=f"Add --manifest PATH/{MANIFEST}; it says the program's name and version.",
+        )
+    return found
