@@ -6,7 +6,7 @@ Which guest a call is of, its thread says (`values.here`). No exception leaves a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from wasmtime import component as wasm
 from bakehouse.inferlets.base import Failure
 from bakehouse.inferlets.errors import BadProgram
 from bakehouse.inferlets.sandbox import ffi
-from bakehouse.inferlets.sandbox.types import Signature, same, signature_of
+from bakehouse.inferlets.sandbox.types import Parser, Signature, same, signature_of
 from bakehouse.inferlets.sandbox.values import Converters, here
 
 #: A function of ours: the guest's `Running`, then what the guest passed.
@@ -33,17 +33,37 @@ class Function:
     call: Call
 
 
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """``key`` names it in signatures, where names are one space; ``drop`` gets the thing that a guest let go."""
+
+    key: str
+    drop: Call
+
+
 class Interface:
-    """Functions and resources under one name. *said* makes errors of a function's result out of exceptions."""
+    """Functions and resources under one name. *said* makes errors of a function's result out of exceptions.
 
-    def __init__(self, name: str, said: Said) -> None:
+    *table* says what functions do, by name and signature: ``"take(u32) -> string"``. *resources* says by name what a
+    guest's handles stand for, *keys* where a signature calls one otherwise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        said: Said,
+        parser: Parser,
+        table: Mapping[str, Call],
+        resources: Mapping[str, Call] | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
         self.name, self.said = name, said
+        keys = keys or {}
+        self.resources = {name: Resource(keys.get(name, name), drop) for name, drop in (resources or {}).items()}
         self.functions: dict[str, Function] = {}
-        #: By name: what to do when a guest drops one.
-        self.resources: dict[str, Call] = {}
-
-    def add(self, name: str, signature: Signature, call: Call) -> None:
-        self.functions[name] = Function(signature, call)
+        for text, call in table.items():
+            function, types = text.split("(", 1)
+            self.functions[function] = Function(parser.signature(f"({types}"), call)
 
 
 class Catalogue:
@@ -55,17 +75,15 @@ class Catalogue:
     def __init__(self, engine: Engine, interfaces: Iterable[Interface], partial: tuple[str, ...] = ()) -> None:
         self._engine, self._partial = engine, partial
         self._interfaces = {_compatible(each.name): each for each in interfaces}
-        names = [name for each in self._interfaces.values() for name in each.resources]
-        self._kinds = {name: at for at, name in enumerate(names, 1)}
+        resources = [one for each in self._interfaces.values() for one in each.resources.values()]
+        self._kinds = {resource.key: at for at, resource in enumerate(resources, 1)}
         converters = Converters(self._kinds)
         self._callbacks = {
             (interface.name, name): callback(function, interface.said, converters)
             for interface in self._interfaces.values()
             for name, function in interface.functions.items()
         }
-        self._destructors = {
-            name: _destructor(drop) for each in self._interfaces.values() for name, drop in each.resources.items()
-        }
+        self._destructors = {resource.key: _destructor(resource.drop) for resource in resources}
         self._lock = threading.Lock()
         self._linkers: dict[frozenset[Missing], wasm.Linker] = {}
         self._denials: dict[Missing, Any] = {}
@@ -94,8 +112,8 @@ class Catalogue:
         return linker
 
     def _define(self, part: ffi.Part, interface: Interface) -> None:
-        for name in interface.resources:
-            part.resource(name, self._kinds[name], self._destructors[name])
+        for name, resource in interface.resources.items():
+            part.resource(name, self._kinds[resource.key], self._destructors[resource.key])
         for name in interface.functions:
             part.function(name, self._callbacks[interface.name, name])
 

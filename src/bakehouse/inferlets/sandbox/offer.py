@@ -129,14 +129,11 @@ def said(error: Exception) -> tuple[str, str] | None:
 
 def interfaces() -> Iterator[Interface]:
     for name, functions in FUNCTIONS.items():
-        interface = Interface(PACKAGE.format(name), said)
-        for function, signature in functions.items():
-            interface.add(function, PARSER.signature(signature), _bound(name, function.replace("-", "_")))
-        yield interface
+        table = {function + types: _bound(name, function.replace("-", "_")) for function, types in functions.items()}
+        yield Interface(PACKAGE.format(name), said, PARSER, table)
     # Of the program itself, not of what its instance may call.
-    own = Interface(PACKAGE.format("program"), said)
-    own.add("payload", PARSER.signature("() -> string"), attrgetter("payload"))
-    yield own
+    own = {"payload() -> string": attrgetter("payload")}
+    yield Interface(PACKAGE.format("program"), said, PARSER, own)
 
 
 def _bound(interface: str, function: str) -> Any:

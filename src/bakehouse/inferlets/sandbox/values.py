@@ -2,8 +2,8 @@
 
 A converter **from** a guest gets the three words of a value and answers in Python; one **to** a guest answers with
 the kind and the words. In Python a record and a tuple are tuples, a variant is its case or a pair (case, value), an
-enum is its case, a resource is its number, a list of bytes is `bytes`, and a result that comes back is a pair (whether
-it is ok, value). A value of the wrong shape raises `TypeError`, `ValueError` or `struct.error`.
+enum is its case, a resource is the thing that it stands for, a list of bytes is `bytes`, and a result that comes back
+is a pair (whether it is ok, value). A value of the wrong shape raises `TypeError`, `ValueError` or `struct.error`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Words = tuple[int, int, int, int]
 From = Callable[[int, int, int], Any]
 To = Callable[[Any], Words]
 
-#: The store in which this thread's guest runs: resources cannot be named without it.
+#: Of this thread's guest: ``running``, which keeps its things, and ``context``, its store while it is inside a call.
 here = threading.local()
 
 _DOUBLE, _WORD, _FLOAT, _HALF = Struct("<d"), Struct("<Q"), Struct("<f"), Struct("<I")
@@ -107,7 +107,7 @@ class Converters:
 
     def _own_from(self, name: str) -> From:
         kind = self._resources[name]
-        return lambda a, b, c: ffi.taken(here.context, a, kind)
+        return lambda a, b, c: here.running.things[ffi.taken(here.context, a, kind)]
 
     _borrow_from = _own_from
 
@@ -172,7 +172,7 @@ class Converters:
 
     def _own_to(self, name: str) -> To:
         kind = self._resources[name]
-        return lambda value: (ffi.RESOURCE, ffi.give(here.context, value, kind), 0, 0)
+        return lambda value: (ffi.RESOURCE, ffi.give(here.context, here.running.keep(value), kind), 0, 0)
 
 
 def _spread(values: Any, kind: int, letter: str) -> bytes:

@@ -50,30 +50,17 @@ def said(error: Exception) -> Any:
 
 
 def interfaces() -> Iterator[Interface]:
-    for name, functions in _FUNCTIONS.items():
-        interface = Interface(f"wasi:{name}@0.2.0", said)
-        for resource in _RESOURCES.get(name, ()):
-            interface.resources[resource] = _drop
-        for signature, call in functions.items():
-            function, types = signature.split("(", 1)
-            interface.add(function, PARSER.signature("(" + types), call)
-        yield interface
+    for name, table in _TABLES.items():
+        resources = dict.fromkeys(_RESOURCES.get(name, ()), _drop)
+        yield Interface(f"wasi:{name}@0.2.0", said, PARSER, table, resources)
 
 
 def _drop(running: Running, thing: Any) -> None:
     """What a guest holds of WASI needs no goodbye."""
 
 
-def _thing(running: Running, handle: int) -> Any:
-    return running.things[handle]
-
-
-def _pollable(running: Running, pollable: Pollable) -> int:
-    return running.keep(pollable)
-
-
-def _timer(running: Running, due: int) -> int:
-    return _pollable(running, Timer(due / 1e9))
+def _timer(_: Running, due: int) -> Timer:
+    return Timer(due / 1e9)
 
 
 def _now(_: Running) -> int:
@@ -95,22 +82,17 @@ def _random_number(_: Running) -> int:
     return int.from_bytes(os.urandom(8), "little")
 
 
-def _write(running: Running, handle: int, data: bytes) -> None:
-    stream: Stream = running.things[handle]
+def _write(running: Running, stream: Stream, data: bytes) -> None:
     if not running.screen.write(stream, data):
         raise Ended("too much output")
 
 
-def _zeroes(running: Running, handle: int, size: int) -> None:
-    _write(running, handle, bytes(min(size, _WRITE)))
+def _zeroes(running: Running, stream: Stream, size: int) -> None:
+    _write(running, stream, bytes(min(size, _WRITE)))
 
 
 def _exit(running: Running, status: tuple[bool, None]) -> None:
     running.exit(0 if status[0] else 1)
-
-
-def _opened(stream: str) -> Callable[[Running], int]:
-    return lambda running: running.keep(stream)
 
 
 def _refuse(value: Any) -> Callable[..., Any]:
@@ -124,20 +106,19 @@ def _always(value: Any) -> Callable[..., Any]:
     return lambda *_: value
 
 
-def _ready(running: Running, handle: int) -> bool:
-    pollable: Pollable = running.things[handle]
+def _ready(running: Running, pollable: Pollable) -> bool:
     return pollable.ready(running)
 
 
-def _block(running: Running, handle: int) -> None:
-    poll(running, [running.things[handle]])
+def _block(running: Running, pollable: Pollable) -> None:
+    poll(running, [pollable])
 
 
-def _poll(running: Running, handles: list[int]) -> list[int]:
-    if not handles:
+def _poll(running: Running, pollables: list[Pollable]) -> list[int]:
+    if not pollables:
         running.end(Failure("crashed", "it polled nothing at all"))
         raise Ended("an empty poll")
-    return poll(running, [running.things[each] for each in handles])
+    return poll(running, pollables)
 
 
 _RESOURCES = {
@@ -156,7 +137,7 @@ _RESOURCES = {
 _in, _out, _wrote = "borrow<input-stream>", "borrow<output-stream>", "result<_, stream-error>"
 _bytes, _count = "result<list<u8>, stream-error>", "result<u64, stream-error>"
 
-_FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
+_TABLES: dict[str, dict[str, Callable[..., Any]]] = {
     "io/error": {"[method]error.to-debug-string(borrow<error>) -> string": _always("refused")},
     "io/poll": {
         "[method]pollable.ready(borrow<pollable>) -> bool": _ready,
@@ -186,9 +167,9 @@ _FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         "initial-cwd() -> option<string>": _always(None),
     },
     "cli/exit": {"exit(result)": _exit},
-    "cli/stdin": {"get-stdin() -> own<input-stream>": _opened("stdin")},
-    "cli/stdout": {"get-stdout() -> own<output-stream>": _opened("stdout")},
-    "cli/stderr": {"get-stderr() -> own<output-stream>": _opened("stderr")},
+    "cli/stdin": {"get-stdin() -> own<input-stream>": _always("stdin")},
+    "cli/stdout": {"get-stdout() -> own<output-stream>": _always("stdout")},
+    "cli/stderr": {"get-stderr() -> own<output-stream>": _always("stderr")},
     "cli/terminal-input": {},
     "cli/terminal-output": {},
     "cli/terminal-stdin": {"get-terminal-stdin() -> option<own<terminal-input>>": _always(None)},
@@ -198,7 +179,7 @@ _FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
         "now() -> u64": _now,
         "resolution() -> u64": _always(1),
         "subscribe-instant(u64) -> own<pollable>": _timer,
-        "subscribe-duration(u64) -> own<pollable>": lambda running, span: _timer(running, time.monotonic_ns() + span),
+        "subscribe-duration(u64) -> own<pollable>": lambda running, span: _timer(running, _now(running) + span),
     },
     "clocks/wall-clock": {"now() -> datetime": _datetime, "resolution() -> datetime": _always((0, 1))},
     "random/random": {"get-random-bytes(u64) -> list<u8>": _random, "get-random-u64() -> u64": _random_number},
@@ -212,7 +193,7 @@ _FUNCTIONS: dict[str, dict[str, Callable[..., Any]]] = {
     "filesystem/preopens": {"get-directories() -> list<tuple<own<descriptor>, string>>": _always([])},
     "filesystem/types": {},
     "sockets/network": {},
-    "sockets/instance-network": {"instance-network() -> own<network>": _opened("network")},
+    "sockets/instance-network": {"instance-network() -> own<network>": _always("network")},
     "sockets/udp": {},
     "sockets/udp-create-socket": {
         "create-udp-socket(ip-address-family) -> result<own<udp-socket>, network-error>": _refuse("access-denied")
