@@ -68,6 +68,8 @@ class Machine(RuleBasedStateMachine):
         self.passes: dict[Pass, Naive | None] = {}  # those that are not over; None for one whose context was released
         self.now = 0.0
         self.checked: set[Context] = set()
+        for program in PROGRAMS:  # so that their pages are counted, which `check_integrity` checks
+            self.planner.contexts.charges.allow(program, 10**6)
 
     # What programs do
 
@@ -152,6 +154,7 @@ class Machine(RuleBasedStateMachine):
         self.planner.contexts.end_program(program)
         assert not any(context.released for context in named)
         assert not any(program in context.programs for context in self.planner.contexts.contexts.values())
+        self.planner.contexts.charges.allow(program, 10**6)
         self.forget_released()
 
     def forget_released(self) -> None:
