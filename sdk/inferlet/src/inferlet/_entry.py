@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import marshal
+import os
 import pkgutil
 import sys
 import traceback
@@ -26,7 +27,7 @@ from typing import Any, NamedTuple
 
 import inferlet
 from inferlet import _async, _host, _program, _sandbox
-from inferlet._image import Image
+from inferlet._image import Image, Squeezed
 from inferlet._packing import pack_bytes, unpack_bytes
 
 _Err: Any = importlib.import_module("componentize_py_types").Err
@@ -70,6 +71,7 @@ def bake(staged: Path) -> None:
         # Named in a function or after a check: whether it can be had here shows when it is asked for.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
+    sys.meta_path.append(_shelf())
     _settle(staged)
 
 
@@ -92,6 +94,28 @@ def _import_sdk(path: Iterable[str] = inferlet.__path__, prefix: str = "inferlet
             module = importlib.import_module(found.name)
             if found.ispkg:
                 _import_sdk(module.__path__, f"{found.name}.")
+
+
+def _shelf() -> Image:
+    """The rest of the standard library, not imported: much of it imports its own parts when they are first used."""
+    # Of a module that is no part of the interpreter itself, which says otherwise where it is from.
+    root = Path(json.__file__).parents[1]
+    loaded = {getattr(module, "__file__", None) for module in sys.modules.values()}
+    files = Squeezed()
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in _USELESS]
+        for path in (Path(folder, name) for name in names if name.endswith(".py")):
+            if str(path) not in loaded:
+                files[path.relative_to(root).as_posix()] = path.read_bytes()
+    return Image(files)
+
+
+#: Parts of the standard library that have nothing to work with in the sandbox, or are large and for development only.
+_USELESS = {
+    *("__phello__", "__pycache__", "_pyrepl", "ctypes", "curses", "dbm", "ensurepip", "idlelib", "lib-dynload"),
+    *("lib2to3", "multiprocessing", "pydoc_data", "site-packages", "sqlite3", "test", "tests", "tkinter"),
+    *("turtledemo", "venv", "wsgiref", "xmlrpc"),
+}
 
 
 def _settle(staged: Path) -> None:
@@ -139,12 +163,7 @@ def _say(file: str, line: int | None, text: str) -> None:
 
 
 def make(request: dict[str, Any]) -> str:
-    """What a shared component needs at launch to be the program of *request*: packed, "" where it cannot be that.
-
-    The request: ``entry``, ``files`` (packed, by path), ``imports`` (modules that must be in the snapshot).
-    """
-    if not all(map(_is_here, request["imports"])):
-        return ""
+    """What a shared component needs at launch to be the program of *request* (``entry``, ``files``), packed."""
     image = Image({path: unpack_bytes(data) for path, data in request["files"].items()})
     for path in image.files:
         if path.endswith(".py"):
@@ -152,12 +171,6 @@ def make(request: dict[str, Any]) -> str:
     entry = request["entry"]
     name = _program.module_name(image.files[entry], entry)
     return pack_bytes(marshal.dumps((entry, name, image.files, image.compiled())))
-
-
-def _is_here(name: str) -> bool:
-    """Whether *name* is a module of the snapshot, or a name in one."""
-    module, _, last = name.rpartition(".")
-    return name in sys.modules or (module in sys.modules and hasattr(sys.modules[module], last))
 
 
 # At launch

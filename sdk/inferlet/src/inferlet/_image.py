@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import marshal
+import zlib
 from collections.abc import Iterator, Sequence
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -15,6 +16,16 @@ from importlib.resources.abc import Traversable, TraversableResources
 from importlib.util import spec_from_loader
 from types import CodeType, ModuleType
 from typing import Any
+
+
+class Squeezed(dict[str, bytes]):
+    """Files that are seldom read: compressed."""
+
+    def __setitem__(self, path: str, data: bytes) -> None:
+        super().__setitem__(path, zlib.compress(data, 6))
+
+    def __getitem__(self, path: str) -> bytes:
+        return zlib.decompress(super().__getitem__(path))
 
 
 class Image(MetaPathFinder):

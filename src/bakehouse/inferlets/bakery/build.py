@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bakehouse.inferlets.bakery.cache import Cache, copy_all, digest_of, place
+from bakehouse.inferlets.bakery.cache import Cache, digest_of, place, write_all
 from bakehouse.inferlets.bakery.component import componentize
 from bakehouse.inferlets.bakery.problems import BadProject, Problem
 from bakehouse.inferlets.bakery.project import Project, read_project
 from bakehouse.inferlets.bakery.requirements import install
 from bakehouse.inferlets.bakery.sdk import find_sdk
 from bakehouse.inferlets.bakery.selection import Selection, check_outside, select
-from bakehouse.inferlets.bakery.shared import MODULES, fill, is_small, needed
+from bakehouse.inferlets.bakery.shared import MODULES, fill, is_small
 from bakehouse.inferlets.manifest import Manifest
 
 _APP = """\
@@ -108,34 +108,31 @@ class _Work:
     def place(self, out: Path) -> None:
         if not self._project.requirements:
             check_outside(self._selection, frozenset())
-            if is_small(self._selection) and self._place_shared(out):
+            if is_small(self._selection):
+                self._place_shared(out)
                 return
         self._place_own(out)
 
-    def _place_shared(self, out: Path) -> bool:
-        """Whether the shared component will do."""
+    def _place_shared(self, out: Path) -> None:
         base = self._temporary / "base"
         self._stage(base, {"entry": None, "imports": MODULES, "optional": []})
         component = self._component(base, "building the component that programs share; this is done once")
         own = self._temporary / "own"
-        copy_all(self._selection.files, own)
-        digest = digest_of(own, json.dumps([component.stem, self._entry, needed(self._selection)]))
+        write_all(self._selection.files, own)
+        digest = digest_of(own, json.dumps([component.stem, self._entry]))
         built = self._cache.find(digest)
         self.cached = built is not None
         if built is None:
             whole = fill(component, self._entry, self._selection, self.compiled)
-            if whole is None:
-                return False
             built = self._temporary / "out.wasm"
             built.write_bytes(whole)
             self._cache.keep(digest, built)
         place(built, out)
         self.digest, self.shared = digest, True
-        return True
 
     def _place_own(self, out: Path) -> None:
         staged = self._temporary / "staged"
-        copy_all(self._selection.files, staged / "app" / "program")
+        write_all(self._selection.files, staged / "app" / "program")
         if self._project.requirements:
             self._say(f"installing {len(self._project.requirements)} dependencies")
         check_outside(self._selection, install(self._project, staged / "app" / "site"))
@@ -147,8 +144,8 @@ class _Work:
 
     def _stage(self, staged: Path, plan: dict[str, Any]) -> None:
         """Put the SDK, the world and the plan beside what is there."""
-        copy_all(self._sdk.files(), staged / "sdk")
-        copy_all(self._sdk.worlds(), staged / "wit")
+        write_all(self._sdk.package, staged / "sdk")
+        write_all(self._sdk.world, staged / "wit")
         app = staged / "app"
         app.mkdir(parents=True, exist_ok=True)
         (app / "plan.json").write_text(json.dumps(plan, sort_keys=True), encoding="utf-8")

@@ -91,9 +91,9 @@ def place(source: Path, target: Path) -> None:
         raise
 
 
-def copy_all(files: Mapping[str, Path], folder: Path) -> None:
-    """Copy each file to its path below *folder*."""
-    for inside, source in files.items():
+def write_all(files: Mapping[str, Path | bytes], folder: Path) -> None:
+    """Put each file, or its content, to its path below *folder*."""
+    for inside, content in files.items():
         target = folder / inside
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
+        target.write_bytes(content if isinstance(content, bytes) else content.read_bytes())

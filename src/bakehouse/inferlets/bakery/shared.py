@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from bakehouse.inferlets.bakery.component import problems_in
 from bakehouse.inferlets.bakery.problems import BadProject, BuildFailed
-from bakehouse.inferlets.bakery.project import sandbox_modules
 from bakehouse.inferlets.bakery.selection import Selection
-from bakehouse.inferlets.bakery.unfit import unfit
 from bakehouse.inferlets.base import MIB, Failure, Launch, Limits
 from bakehouse.inferlets.payload import join
 
@@ -30,28 +28,18 @@ contextvars copy csv dataclasses datetime decimal difflib enum errno fnmatch fra
 heapq hmac html html.entities html.parser importlib.resources inspect io itertools json json.decoder json.encoder
 keyword linecache locale logging marshal math numbers operator os pathlib pickle pprint queue random re reprlib
 secrets shlex statistics string struct sys textwrap time timeit tokenize tomllib traceback types typing unicodedata
-urllib.parse uuid warnings weakref xml.etree.ElementTree zlib
-__future__ _strptime _pylong encodings.ascii encodings.latin_1 encodings.utf_8_sig encodings.utf_16
-encodings.utf_16_le encodings.utf_16_be encodings.cp1252 encodings.idna encodings.unicode_escape
-encodings.raw_unicode_escape encodings.hex_codec encodings.base64_codec encodings.rot_13
+urllib.parse uuid warnings weakref xml.etree.ElementTree zlib __future__ _strptime encodings.ascii encodings.latin_1
 """
 MODULES = _MODULES.split()
-"""What the shared component has of the standard library; the second part is what the first imports when it is used."""
-
-
-def needed(selection: Selection) -> list[str]:
-    """Of what the program imports, what the snapshot must have."""
-    known = sandbox_modules()
-    wanted = [*selection.imports, *selection.optional]
-    return [name for name in wanted if name.partition(".")[0] in known and unfit(name) is None]
+"""What the shared component has of the standard library ready; the rest is compiled where it is imported."""
 
 
 def is_small(selection: Selection) -> bool:
     return sum(path.stat().st_size for path in selection.files.values()) <= MAX_FILES
 
 
-def fill(component: Path, entry: str, selection: Selection, compiled: Path) -> bytes | None:
-    """The shared *component* with the program behind it; None where it lacks what the program imports.
+def fill(component: Path, entry: str, selection: Selection, compiled: Path) -> bytes:
+    """The shared *component* with the program behind it.
 
     The program's modules are compiled by the component itself, in a sandbox that keeps machine code below *compiled*.
     Raises `BadProject` for what is no Python to it, `BuildFailed`.
@@ -61,7 +49,6 @@ def fill(component: Path, entry: str, selection: Selection, compiled: Path) -> b
     request = {
         "entry": entry,
         "files": {inside: path.read_bytes().decode("latin-1") for inside, path in selection.files.items()},
-        "imports": needed(selection),
     }
     content = component.read_bytes()
     said: list[str] = []
@@ -75,7 +62,7 @@ def fill(component: Path, entry: str, selection: Selection, compiled: Path) -> b
         if found := problems_in("\n".join(said)):
             raise BadProject(found)
         raise BuildFailed(f"the program could not be compiled: {outcome.failure.message}", "\n".join(said))
-    return join(content, outcome.result.encode("latin-1")) if outcome.result else None
+    return join(content, outcome.result.encode("latin-1"))
 
 
 class _Nobody:
