@@ -86,6 +86,14 @@ class Options(TypedDict, total=False):
     timeout: float
 
 
+class Asked(Options, total=False):
+    """What a generation is asked beside its sampler and its decoders."""
+
+    max_tokens: int | None
+    logit_mask: LogitMask | None
+    auto_flush: bool
+
+
 def request_of(
     host: Host,
     sampler: Sampler,

@@ -22,7 +22,7 @@ from inferlet.aio._waits import result
 from inferlet.aio.streams import EventStream, Stream, TokenStream
 from inferlet.decoder import Decoder
 from inferlet.events import Event
-from inferlet.generation import LogitMask, Options, request_of
+from inferlet.generation import Asked, LogitMask, Options, request_of
 from inferlet.model import Model
 from inferlet.sampler import Sampler
 
@@ -232,39 +232,50 @@ class Context:
         self,
         sampler: Sampler,
         *,
-        max_tokens: int | None = None,
-        logit_mask: LogitMask | None = None,
         decode: Literal[False] = False,
         reasoning: Literal[False] = False,
         tool_use: Literal[False] = False,
-        auto_flush: bool = True,
-        **options: Unpack[Options],
+        **asked: Unpack[Asked],
     ) -> TokenStream: ...
     @overload
     def generate(
         self,
         sampler: Sampler,
         *,
-        max_tokens: int | None = None,
-        logit_mask: LogitMask | None = None,
         decode: Literal[True],
         reasoning: bool = False,
         tool_use: bool = False,
-        auto_flush: bool = True,
-        **options: Unpack[Options],
+        **asked: Unpack[Asked],
     ) -> EventStream: ...
     @overload
     def generate(
         self,
         sampler: Sampler,
         *,
-        max_tokens: int | None = None,
-        logit_mask: LogitMask | None = None,
+        decode: bool = False,
+        reasoning: Literal[True],
+        tool_use: bool = False,
+        **asked: Unpack[Asked],
+    ) -> EventStream: ...
+    @overload
+    def generate(
+        self,
+        sampler: Sampler,
+        *,
+        decode: bool = False,
+        reasoning: bool = False,
+        tool_use: Literal[True],
+        **asked: Unpack[Asked],
+    ) -> EventStream: ...
+    @overload
+    def generate(
+        self,
+        sampler: Sampler,
+        *,
         decode: bool = False,
         reasoning: bool = False,
         tool_use: bool = False,
-        auto_flush: bool = True,
-        **options: Unpack[Options],
+        **asked: Unpack[Asked],
     ) -> TokenStream | EventStream: ...
 
     def generate(
