@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from bakehouse.engine import brle
 from bakehouse.engine.errors import BadRequest, Cancelled, DeadlineExceeded, NotFound
 from bakehouse.engine.face import AsyncEngine, AsyncSession
 from bakehouse.engine.model import ServedModel
@@ -53,6 +54,22 @@ async def test_models_and_stats(engine: AsyncEngine) -> None:
     for call in (engine.open("other", "ada"), engine.stats("other")):
         with pytest.raises(NotFound, match="other"):
             await call
+
+
+async def test_a_packed_mask_is_the_same_mask(engine: AsyncEngine) -> None:
+    async with await engine.open("dummy", "ada") as session:
+        runs = (97, 26)
+        packed = brle.to_bits(runs, session.model.vocab_size)
+        told = []
+        for mask in (runs, packed):
+            context = await prompt(session)
+            told.append(await chunks(session, context, sampler=GREEDY, max_tokens=9, stop=NO_STOP, logit_mask=mask))
+            request = ForwardRequest(tokens=(65,), samplers=(SampleAt((0,), GREEDY),), logit_mask=mask)
+            told.append((await session.forward(request)).results)
+        assert told[:2] == told[2:]
+        nothing = ForwardRequest(tokens=(65,), samplers=(SampleAt((0,), GREEDY),), logit_mask=bytes(len(packed)))
+        with pytest.raises(BadRequest, match="allows no id"):
+            await session.forward(nothing)
 
 
 async def test_a_reader_that_stops_early_has_the_context_as_it_saw_it(engine: AsyncEngine) -> None:
