@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from bakehouse.cli import options
 from bakehouse.cli.ending import run_commands
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.output import Output
+from bakehouse.cli.server import settings_for
 
 app = typer.Typer(
     name="bakery",
@@ -35,18 +35,25 @@ def build(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The file to write.  [default: NAME.wasm]", dir_okay=False)
     ] = None,
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="Where built programs are kept.", file_okay=False)
-    ] = None,
+    home: options.Home = None,
     json: options.Json = False,
 ) -> None:
     """Build a program into one file that `pie run --path` and a server take."""
     from bakehouse.inferlets import bakery
+    from bakehouse.wiring.local import FOLDER
 
     output = Output(json)
+    # `pie run` and a server on the same data directory find there what is compiled here.
+    folder = settings_for(home).home / FOLDER
     target = out or Path(f"{bakery.read_project(source).manifest.name}.wasm")
     try:
-        built = bakery.build(source, target, cache=cache or _cache(), say=lambda text: output.say(text, "dim"))
+        built = bakery.build(
+            source,
+            target,
+            cache=folder / "bakery",
+            compiled=folder / "compiled",
+            say=lambda text: output.say(text, "dim"),
+        )
     except bakery.BuildFailed as error:
         raise Failure(error.detail, Exit.FAILED) from error
     result = {
@@ -56,6 +63,7 @@ def build(
         "size": built.size,
         "seconds": round(built.seconds, 3),
         "cached": built.cached,
+        "shared": built.shared,
         "files": list(built.files),
     }
     output.result(result, lambda console: _draw(console, result))
@@ -67,11 +75,6 @@ def _draw(console: Console, built: dict[str, Any]) -> None:
     console.print(
         f"{built['path']}: {built['program']}, {size:.1f} MiB, {how} in {built['seconds']:.1f} s", markup=False
     )
-
-
-def _cache() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "bakehouse" / "bakery"
 
 
 @app.command()

@@ -86,13 +86,12 @@ _NEEDED = (*_PLAIN, inspect.Parameter.KEYWORD_ONLY)
 
 
 def _signature(main: Callable[..., Any]) -> inspect.Signature:
-    if sys.version_info < (3, 14):
-        return inspect.signature(main)
-    # Annotations may name what only a type checker imports. As strings all of them would do, but making strings of
-    # them takes a module that launches in the sandbox would have to find.
-    from annotationlib import Format
+    if sys.version_info >= (3, 14):
+        # Annotations may name what only a type checker imports, so they are not to be evaluated.
+        from annotationlib import Format
 
-    return inspect.signature(main, annotation_format=Format.FORWARDREF)
+        return inspect.signature(main, annotation_format=Format.STRING)
+    return inspect.signature(main)
 
 
 def _name_of(annotation: Any) -> str:

@@ -17,8 +17,9 @@ from bakehouse.inferlets.bakery.project import Project, read_project
 from bakehouse.inferlets.bakery.requirements import install
 from bakehouse.inferlets.bakery.sdk import find_sdk
 from bakehouse.inferlets.bakery.selection import Selection, check_outside, select
-from bakehouse.inferlets.bakery.shared import MODULES, fill, is_small
+from bakehouse.inferlets.bakery.shared import MODULES, is_small, payload_of
 from bakehouse.inferlets.manifest import Manifest
+from bakehouse.inferlets.payload import join
 
 _APP = """\
 from pathlib import Path
@@ -69,7 +70,7 @@ def build(
     with tempfile.TemporaryDirectory(prefix="bakery-") as temporary:
         work = _Work(project, selection, Path(temporary), cache, say)
         work.compiled = compiled or cache / "compiled"
-        work.place(out)
+        place(work.run(), out)
     return Built(
         path=out,
         manifest=project.manifest,
@@ -96,7 +97,8 @@ class _Work:
         self, project: Project, selection: Selection, temporary: Path, cache: Path, say: Callable[[str], None]
     ) -> None:
         self._project, self._selection, self._temporary, self._say = project, selection, temporary, say
-        self._cache = Cache(cache / "programs")
+        self._components = Cache(cache / "components", ".wasm", kept=16)
+        self._payloads = Cache(cache / "payloads", ".payload", kept=1024)
         self.compiled = cache / "compiled"
         entry = project.folder / project.entry
         self._entry = next(inside for inside, path in selection.files.items() if path == entry)
@@ -105,65 +107,59 @@ class _Work:
         self.cached = False
         self.shared = False
 
-    def place(self, out: Path) -> None:
-        if not self._project.requirements:
-            check_outside(self._selection, frozenset())
-            if is_small(self._selection):
-                self._place_shared(out)
-                return
-        self._place_own(out)
+    def run(self) -> bytes:
+        """The program, as the content of its file."""
+        self.shared = not self._project.requirements and is_small(self._selection)
+        return self._shared() if self.shared else self._own()
 
-    def _place_shared(self, out: Path) -> None:
+    def _shared(self) -> bytes:
+        check_outside(self._selection, frozenset())
         base = self._temporary / "base"
         self._stage(base, {"entry": None, "imports": MODULES, "optional": []})
-        component = self._component(base, "building the component that programs share; this is done once")
+        digest, component = self._component(base, "building the component that programs share; this is done once")
         own = self._temporary / "own"
         write_all(self._selection.files, own)
-        digest = digest_of(own, json.dumps([component.stem, self._entry]))
-        built = self._cache.find(digest)
-        self.cached = built is not None
-        if built is None:
-            whole = fill(component, self._entry, self._selection, self.compiled)
-            built = self._temporary / "out.wasm"
-            built.write_bytes(whole)
-            self._cache.keep(digest, built)
-        place(built, out)
-        self.digest, self.shared = digest, True
+        self.digest = digest_of(own, json.dumps([digest, self._entry]))
+        payload = self._payloads.find(self.digest)
+        self.cached = payload is not None
+        if payload is None:
+            payload = payload_of(component, self._entry, self._selection, self.compiled)
+            self._payloads.keep(self.digest, payload)
+        return join(component, payload)
 
-    def _place_own(self, out: Path) -> None:
-        staged = self._temporary / "staged"
+    def _own(self) -> bytes:
+        staged = self._temporary / "own"
         write_all(self._selection.files, staged / "app" / "program")
         if self._project.requirements:
             self._say(f"installing {len(self._project.requirements)} dependencies")
         check_outside(self._selection, install(self._project, staged / "app" / "site"))
         imports, optional = self._selection.imports, self._selection.optional
         self._stage(staged, {"entry": self._entry, "imports": imports, "optional": sorted({*optional, *MODULES})})
-        built = self._component(staged, "building a component for this program")
-        place(built, out)
-        self.digest = built.stem
+        self.digest, component = self._component(staged, "building a component for this program")
+        return component
 
     def _stage(self, staged: Path, plan: dict[str, Any]) -> None:
         """Put the SDK, the world and the plan beside what is there."""
         write_all(self._sdk.package, staged / "sdk")
         write_all(self._sdk.world, staged / "wit")
-        app = staged / "app"
-        app.mkdir(parents=True, exist_ok=True)
-        (app / "plan.json").write_text(json.dumps(plan, sort_keys=True), encoding="utf-8")
-        (app / "bakery_program.py").write_text(_APP, encoding="utf-8")
+        app = {"plan.json": json.dumps(plan, sort_keys=True), "bakery_program.py": _APP}
+        write_all({name: text.encode() for name, text in app.items()}, staged / "app")
 
-    def _component(self, staged: Path, what: str) -> Path:
-        """The component of what is staged; its name, without the suffix, is the hash of that."""
+    def _component(self, staged: Path, what: str) -> tuple[str, bytes]:
+        """The hash of what is staged, and the component that it becomes."""
         digest = digest_of(staged, "")
-        found = self._cache.find(digest)
+        found = self._components.find(digest)
         self.cached = found is not None
         if found is None:
             self._say(what)
-            with self._cache.making(digest):
+            with self._components.making(digest):
                 # Another process may have made it meanwhile.
-                found = self._cache.find(digest) or self._make(staged, digest)
-        return found
+                found = self._components.find(digest) or self._make(staged, digest)
+        return digest, found
 
-    def _make(self, staged: Path, digest: str) -> Path:
-        built = self._temporary / f"{digest}.wasm"
+    def _make(self, staged: Path, digest: str) -> bytes:
+        built = self._temporary / "component.wasm"
         componentize(staged, built)
-        return self._cache.keep(digest, built)
+        content = built.read_bytes()
+        self._components.keep(digest, content)
+        return content

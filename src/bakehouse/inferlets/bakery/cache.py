@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,8 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 #: Raised whenever the same inputs are built into something else.
-_FORMAT = "1"
-_KEPT = 32
+_FORMAT = "2"
 
 
 def digest_of(staged: Path, plan: str) -> str:
@@ -35,27 +33,26 @@ def _add(whole: hashlib._Hash, part: bytes) -> None:
 
 
 class Cache:
-    """The programs that were built last, in one folder. Several processes may use it at once."""
+    """What was built last, in one folder, by the hash of what went in. Several processes may use it at once."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, suffix: str, kept: int) -> None:
+        self._folder, self._suffix, self._kept = folder, suffix, kept
 
-    def find(self, digest: str) -> Path | None:
+    def find(self, digest: str) -> bytes | None:
         path = self._path(digest)
         try:
+            content = path.read_bytes()
             os.utime(path)
         except FileNotFoundError:
             return None
-        return path
+        return content
 
-    def keep(self, digest: str, built: Path) -> Path:
-        """Put *built* into the cache; those that were not asked for the longest give way."""
+    def keep(self, digest: str, content: bytes) -> None:
+        """Those that were not asked for the longest give way."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(digest)
-        place(built, path)
-        for old in sorted(self._folder.glob("*.wasm"), key=_age)[_KEPT:]:
+        place(content, self._path(digest))
+        for old in sorted(self._folder.glob(f"*{self._suffix}"), key=_age)[self._kept :]:
             old.unlink(missing_ok=True)
-        return path
 
     @contextmanager
     def making(self, digest: str) -> Iterator[None]:
@@ -68,7 +65,7 @@ class Cache:
             lock.unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
-        return self._folder / f"{digest}.wasm"
+        return self._folder / f"{digest}{self._suffix}"
 
 
 def _age(path: Path) -> float:
@@ -77,13 +74,13 @@ def _age(path: Path) -> float:
     return 0.0
 
 
-def place(source: Path, target: Path) -> None:
-    """Copy *source* to *target*: all of it or nothing, whatever happens meanwhile."""
+def place(content: bytes, target: Path) -> None:
+    """Write *target*: all of it or nothing, whatever happens meanwhile."""
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(descriptor)
     temporary = Path(name)
     try:
-        shutil.copyfile(source, temporary)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor)
+            file.write(content)
         temporary.chmod(0o644)
         temporary.replace(target)
     except BaseException:

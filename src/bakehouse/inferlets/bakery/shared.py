@@ -38,8 +38,8 @@ def is_small(selection: Selection) -> bool:
     return sum(path.stat().st_size for path in selection.files.values()) <= MAX_FILES
 
 
-def fill(component: Path, entry: str, selection: Selection, compiled: Path) -> bytes:
-    """The shared *component* with the program behind it.
+def payload_of(component: bytes, entry: str, selection: Selection, compiled: Path) -> bytes:
+    """What the shared *component* needs behind it to be the program.
 
     The program's modules are compiled by the component itself, in a sandbox that keeps machine code below *compiled*.
     Raises `BadProject` for what is no Python to it, `BuildFailed`.
@@ -50,11 +50,10 @@ def fill(component: Path, entry: str, selection: Selection, compiled: Path) -> b
         "entry": entry,
         "files": {inside: path.read_bytes().decode("latin-1") for inside, path in selection.files.items()},
     }
-    content = component.read_bytes()
     said: list[str] = []
     sandbox = Sandbox(compiled)
     try:
-        program = sandbox.compile(join(content, json.dumps(request).encode("ascii")))
+        program = sandbox.compile(join(component, json.dumps(request).encode("ascii")))
         outcome = sandbox.run(program, cast("Guest", _Nobody()), lambda stream, text: said.append(text))
     finally:
         sandbox.close()
@@ -62,7 +61,7 @@ def fill(component: Path, entry: str, selection: Selection, compiled: Path) -> b
         if found := problems_in("\n".join(said)):
             raise BadProject(found)
         raise BuildFailed(f"the program could not be compiled: {outcome.failure.message}", "\n".join(said))
-    return join(content, outcome.result.encode("latin-1"))
+    return outcome.result.encode("latin-1")
 
 
 class _Nobody:
