@@ -49,7 +49,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What it wrote: whole lines, without their ends."""
+    """What it wrote: a line with its end, or a part of one that is long."""
 
     stream: Literal["stdout", "stderr"]
     text: str

@@ -39,13 +39,13 @@ class Hooks:
 
     ``prepare`` sees to it that a version's program is installed at the node and raises what a build raises;
     ``username`` names an owner; ``keep_file`` stores the n-th file that a task sent; ``file`` gives the bytes behind a
-    URI of this server, at most so many, None where there are none, and raises TooLarge.
+    URI of this server, at most so many. It raises NotFound and TooLarge.
     """
 
     prepare: Callable[[Version], Awaitable[None]]
     username: Callable[[str], Awaitable[str]]
     keep_file: Callable[[Task, bytes, int], Awaitable[tuple[FileRecord, str]]]
-    file: Callable[[str, int], Awaitable[bytes | None]]
+    file: Callable[[str, int], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)

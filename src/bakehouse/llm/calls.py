@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OF_FILES = frozenset({"uri", "filename", "content_type", "size", "id", "path"})
 INBOX = 256
 """Items that wait here for the instance; more stay in the store."""
 AGAIN_SECONDS = 0.1
@@ -177,7 +178,7 @@ class RunningCall:
             if isinstance(event, End):
                 return self._ended(event)
             if isinstance(event, Output):
-                self._sink(Logged(event.stream, event.text.split("\n")))
+                self._sink(Logged(event.stream, event.text.removesuffix("\n").split("\n")))
             elif isinstance(event, Message):
                 self._send(event.text, event.text)
             else:
@@ -278,16 +279,14 @@ def _limit(name: str) -> dict[str, Any]:
 
 
 def uri_of(content: Any) -> str | None:
-    """The URI of the file that an item of the inbox stands for, as ``{"file": uri}`` or a file object."""
+    """The URI of the file that an item of the inbox stands for: ``{"file": uri}``, or a file as the API shows it."""
     if not isinstance(content, dict):
         return None
-    for name in ("file", "uri"):
-        value = content.get(name)
-        if isinstance(value, dict):
-            value = value.get("uri")
-        if isinstance(value, str):
-            return value
-    return None
+    if content.keys() == {"file"}:
+        file = content["file"]
+        return uri_of(file) if isinstance(file, dict) else str(file)
+    uri = content.get("uri")
+    return uri if isinstance(uri, str) and content.keys() <= _OF_FILES else None
 
 
 def text_of(content: Any) -> str:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from bakehouse.settings.units import (
     Count,
@@ -34,6 +34,36 @@ MaybePath = Annotated[
     Path | None, BeforeValidator(lambda value: Path(value).expanduser().absolute() if value else None)
 ]
 Texts = Annotated[tuple[str, ...], BeforeValidator(_texts)]
+
+
+def _mapping(value: Any) -> Any:
+    """A table as TOML writes it, or as an environment variable can: a JSON object."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+class McpServerSettings(BaseModel):
+    """One table ``[mcp_servers.NAME]``: a ``command`` to start, or the ``url`` of a server that runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: tuple[str, ...] = ()
+    url: str = ""
+    environment: dict[str, str] = Field({}, repr=False)
+    headers: dict[str, str] = Field({}, repr=False)
+    timeout: Seconds = Field(60, gt=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> McpServerSettings:
+        if bool(self.command) == bool(self.url):
+            raise ValueError("needs either a command or a url")
+        if self.environment and not self.command:
+            raise ValueError("environment goes with a command")
+        if self.headers and not self.url:
+            raise ValueError("headers go with a url")
+        return self
+
+
+McpTable = Annotated[dict[str, McpServerSettings], BeforeValidator(_mapping)]
 
 
 def is_loopback(host: str) -> bool:
@@ -161,6 +191,9 @@ class Settings(BaseModel):
         gt=0,
         json_schema_extra={"unit": "bytes"},
         description="What one task may send its caller in messages; they are kept with the task.",
+    )
+    mcp_servers: McpTable = Field(
+        {}, repr=False, description="MCP servers that inferlets may use; a table each: `command` or `url`."
     )
 
     # HTTP

@@ -36,6 +36,8 @@ def _shown(value: Any, unit: str) -> str:
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if value == {}:
+        return "none"
     if isinstance(value, tuple):
         return "`[" + ", ".join(f'"{item}"' for item in value) + "]`"
     if unit == "bytes":

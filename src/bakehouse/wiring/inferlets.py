@@ -58,7 +58,7 @@ def _manifest(contents: Contents) -> Manifest:
     return Manifest(
         name=said.name,
         description=said.description,
-        category="text",
+        category=INFERLET,
         kernel=INFERLET,
         label=str(said.version),
         metadata={name: value for name, value in told.items() if value},

@@ -14,7 +14,7 @@ from bakehouse.engine.spec import DUMMY, ModelSpec
 from bakehouse.inferlets.base import OwnerLimits
 from bakehouse.inferlets.dialogue.relay import Relays
 from bakehouse.inferlets.host import InferletHost
-from bakehouse.inferlets.mcp import ConfiguredMcp
+from bakehouse.inferlets.mcp import ConfiguredMcp, McpServer
 from bakehouse.inferlets.programs import ProgramStore
 
 #: Below the data directory.
@@ -45,6 +45,7 @@ async def local_host(
     limits: OwnerLimits | None = None,
     most: int = 512,
     grace: float = 0.0,
+    mcp: Sequence[McpServer] = (),
 ) -> AsyncIterator[Local]:
     """Start them, with what is compiled kept below *folder*, and end them.
 
@@ -60,7 +61,7 @@ async def local_host(
     sandbox = Sandbox(folder / "compiled")
     try:
         store = ProgramStore(programs or folder / "programs", sandbox, shared=shared)
-        configured = ConfiguredMcp(())
+        configured = ConfiguredMcp(mcp)
         relays = Relays(configured)
         adapters = folder / "adapters"
         host = InferletHost(

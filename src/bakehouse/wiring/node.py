@@ -28,12 +28,13 @@ HOST_SOCKET = "inferlets.sock"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """What the host is told: its folders (``folder`` for what is compiled), how many instances there may be in all,
-    and `OwnerLimits`."""
+    `OwnerLimits` and, a dict each, what makes an `McpServer`."""
 
     folder: str
     programs: str
     most: int = 512
     owner: dict[str, Any] = field(default_factory=dict)
+    mcp: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def body(self) -> dict[str, Any]:
         """As `Config.more`."""
@@ -44,6 +45,7 @@ async def _serve(config: Config, path: Path) -> Stop:
     # Imported here: they load torch and wasmtime, and what is missing of them must be told as other refusals are.
     try:
         from bakehouse.engine.serve import Server
+        from bakehouse.inferlets.mcp import McpServer
         from bakehouse.inferlets.serve import HostServer
         from bakehouse.wiring.local import local_host
     except ModuleNotFoundError as error:
@@ -51,8 +53,9 @@ async def _serve(config: Config, path: Path) -> Stop:
     told = _read(config)
     async with AsyncExitStack() as stack:
         limits = OwnerLimits(**told.owner)
+        servers = [McpServer(**{**server, "command": tuple(server["command"])}) for server in told.mcp]
         opened = local_host(
-            config.specs, Path(told.folder), programs=Path(told.programs), limits=limits, most=told.most
+            config.specs, Path(told.folder), programs=Path(told.programs), limits=limits, most=told.most, mcp=servers
         )
         local = await stack.enter_async_context(_refused(opened))
         engine = Server(local.engine, path)

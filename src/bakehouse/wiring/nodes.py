@@ -150,5 +150,6 @@ def make_node(settings: Settings, models: Sequence[ModelSpec] | None) -> Node | 
         programs=str(home / "inferlets" / "programs"),
         most=settings.inferlet_instances,
         owner=owner,
+        mcp=[{"name": name, **server.model_dump()} for name, server in settings.mcp_servers.items()],
     )
     return Node(specs, config, Policy(drain=settings.drain_grace))

@@ -20,7 +20,7 @@ from bakehouse.build.executor import BuildExecutor
 from bakehouse.build.machine import check_resources, read_machine
 from bakehouse.core.app import INFERLET, Limits, Resources, Version
 from bakehouse.core.clock import SECOND, SystemClock
-from bakehouse.core.errors import BakehouseError, TooLarge
+from bakehouse.core.errors import BakehouseError, NotFound, TooLarge
 from bakehouse.core.executor import Executor, OutputFile
 from bakehouse.core.file import FileRecord
 from bakehouse.core.ids import new_id
@@ -238,11 +238,11 @@ class Platform:
             path.unlink(missing_ok=True)
         return record, self.files.url(record)
 
-    async def _file_bytes(self, uri: str, most: int) -> bytes | None:
+    async def _file_bytes(self, uri: str, most: int) -> bytes:
         """The bytes behind a URI of ours, for an inferlet's `receive_file`."""
         record = await self.files.by_uri(uri)
         if record is None:
-            return None
+            raise NotFound(f"{uri} is no file of this server")
         if record.size is not None and record.size > most:
             raise TooLarge(f"the file has {record.size} bytes; the limit file is {most}")
         return await asyncio.to_thread((await self.files.local(record)).read_bytes)

@@ -171,6 +171,19 @@ async def long_silence(client, config):
     return {"done": done}
 
 
+async def inferlet(client, config):
+    """Messages of an inferlet, which the client shows as outputs; their numbers say which are new."""
+    request = {"app": config["inferlet"], "input": {"do": "say", "messages": config["messages"]}}
+    updates = await settle(client.run(request, stream=True))
+    heard, last = [], None
+    async for update in each(updates):
+        last = update
+        partial = update["output"]
+        if isinstance(partial, dict) and "messages" in partial:
+            heard += partial["messages"][len(heard) - partial["first"] :]
+    return {"heard": heard, "last": last}
+
+
 async def delete(client, config):
     done = await settle(client.run({"app": config["app"], "input": {"text": "gone soon"}}))
     await settle(client.tasks.delete(done["id"]))

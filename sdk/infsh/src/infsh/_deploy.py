@@ -16,6 +16,8 @@ from typing import Any, Callable
 from ._remote import Remote
 
 REQUIRED = ("inf.yml", "inference.py")
+INFERLET = "Pie.toml"
+"""What makes a folder an inferlet instead."""
 EXCLUDED_FOLDERS = frozenset(
     {".git", ".hg", ".svn", "__pycache__", ".venv", "venv", "node_modules", ".mypy_cache", ".pytest_cache"}
     | {".ruff_cache", ".ipynb_checkpoints", ".idea", ".vscode", ".tox"}
@@ -42,7 +44,7 @@ class Package:
 def package_files(folder: Path) -> list[str]:
     """What belongs into the package, sorted. Raises `DeployError` for a folder that is no app or links outside."""
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
-    if missing:
+    if missing and not (folder / INFERLET).is_file():
         raise DeployError(f"{folder} is no app: {' and '.join(missing)} missing (`infsh app init` makes one)")
     root = folder.resolve()
     found: list[str] = []
