@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from bakehouse.inferlets.base import Failure, Launch, Outcome, Outlet
@@ -20,18 +21,26 @@ TERMINATED = Failure("cancelled", "it was terminated")
 
 
 class Instance:
-    """Thread-safe. `InferletHost` makes them."""
+    """Thread-safe. `InferletHost` makes them. *on_terminate* is called where no thread of the host looks after one."""
 
-    def __init__(self, launch: Launch, guest: Guest, outlet: GuardedOutlet) -> None:
+    def __init__(
+        self,
+        launch: Launch,
+        guest: Guest,
+        outlet: GuardedOutlet,
+        on_terminate: Callable[[Instance], None] = lambda _: None,
+    ) -> None:
         self.launch = launch
         self.guest = guest
         self.outlet = outlet
+        self._on_terminate = on_terminate
         #: Seconds of `time.monotonic`.
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
-        #: Those that it spawned and that run; with the host's guard held. None when it takes no more of them.
+        #: Those that it spawned and that run; only `Admission` touches it. None when it takes no more of them.
         self.children: dict[str, Instance] | None = {}
         self._over = threading.Event()
+        self._guard = threading.Lock()
 
     @property
     def deadline(self) -> float:
@@ -52,13 +61,22 @@ class Instance:
         """End it soon, with *failure*: at once where it waits, at the next tick where it computes. May be repeated."""
         if self.outcome is None:
             self.guest.end(failure)
+            self._on_terminate(self)
 
     def wait(self, timeout: float | None = None) -> Outcome | None:
         """How it ended, once all of it is over; None after *timeout* seconds."""
         return self.outcome if self._over.wait(timeout) else None
 
+    # Of the host
+
+    def conclude(self, outcome: Outcome) -> bool:
+        """It ended so. False where it ended before."""
+        with self._guard:
+            first, self.outcome = self.outcome is None, self.outcome or outcome
+            return first
+
     def be_over(self) -> None:
-        """Of the host: nothing of it is left."""
+        """Nothing of it is left."""
         self._over.set()
 
     def _check_running(self) -> None:

@@ -88,6 +88,7 @@ class ProgramStore:
         self._blobs = directory / "blobs"
         self._owners = directory / "owners"
         self._sandbox = sandbox
+        self._shared = shared
         self._guard = threading.Lock()
         self._blobs.mkdir(parents=True, exist_ok=True)
         self._owners.mkdir(exist_ok=True)
@@ -105,6 +106,7 @@ class ProgramStore:
         *force* says to replace it; instances of the old one go on. `NoSuchProgram` where a dependency is not
         installed; `Refused` where it is too large or one too many.
         """
+        self._check_ours()
         manifest = Manifest.parse(manifest_text)
         if len(wasm) > MAX_WASM:
             raise Refused(f"a program has at most {MAX_WASM} bytes, this one has {len(wasm)}")
@@ -133,6 +135,7 @@ class ProgramStore:
 
     def remove(self, owner: str, ref: str) -> None:
         """Take one version away; instances of it go on. Raises `NoSuchProgram`, `BadProgram` where *ref* has none."""
+        self._check_ours()
         wanted = Ref.parse(ref)
         if wanted.version is None:
             raise BadProgram(f"say which version of {wanted.name} to remove", field="program")
@@ -146,6 +149,10 @@ class ProgramStore:
             if not names:
                 del self._programs[owner]
             self._drop_blob(program.digest)
+
+    def _check_ours(self) -> None:
+        if self._shared:
+            raise Refused("these programs are another process's, which alone installs and removes them")
 
     # With the guard held
 

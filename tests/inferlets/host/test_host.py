@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from bakehouse.engine.handle import Engine
 from bakehouse.inferlets.base import Failure, Limits, Outcome, OwnerLimits
-from bakehouse.inferlets.errors import InferletError, NoSuchProgram, NotRunning, Refused
+from bakehouse.inferlets.errors import Ended, InferletError, NoSuchProgram, NotRunning, Refused
 from bakehouse.inferlets.host import InferletHost
 from bakehouse.inferlets.programs import ProgramStore
 from bakehouse.inferlets.sandbox import Sandbox
@@ -180,6 +182,99 @@ def test_what_a_program_held_is_freed(start: Start, host: InferletHost) -> None:
     assert host.services.messaging.counts("ada").topics == 0  # type: ignore[attr-defined]
 
 
+def test_a_native_program_is_an_instance_too(host: InferletHost) -> None:
+    seen, wanted = Seen(), launch("native")
+    native = host.open_native(wanted, seen)
+    native.client.send("hello")
+    instance = host.instance(wanted.id, "ada")
+    instance.send("early")
+    assert native.waits.take(native.client.receive()) == "early"
+    wait = native.runtime.spawn("tool", '["print", "from the child"]')
+    assert native.waits.take(wait) == ""
+    assert seen.given == [("message", "hello"), ("stdout", "from the child\n")]
+    native.runtime.spawn("tool", '["receive"]')
+    (child,) = [each for each in host.instances("ada") if each is not instance]
+    native.close()
+    native.close()
+    assert instance.wait(0) == Outcome("") and child.wait(0) is not None
+    assert seen.ends == [Outcome("")]
+
+
+def test_a_native_program_that_is_terminated_holds_nothing(host: InferletHost) -> None:
+    seen, wanted = Seen(), launch("native", limits=Limits(wall=0.1))
+    native = host.open_native(wanted, seen)
+    outcome = host.instance(wanted.id, "ada").wait(10)
+    assert outcome is not None and outcome.failure is not None
+    assert (outcome.failure.limit, seen.ends) == ("wall", [outcome])
+    with pytest.raises(Ended):
+        native.client.send("too late")
+    native.close()
+
+
+class Broken(Sandbox):
+    """One with a defect."""
+
+    def run(self, *_: object) -> Outcome:
+        raise KeyboardInterrupt("nobody thought of this")
+
+
+def test_a_defect_ends_its_instance_only(
+    engine: Engine, programs: ProgramStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox = Broken(tmp_path)
+    host = InferletHost(engine, sandbox, programs)
+    seen = Seen()
+    outcome = host.launch(launch("small"), seen).wait(30)
+    assert outcome is not None and outcome.failure is not None
+    assert (outcome.failure.code, seen.ends) == ("internal", [outcome])
+    assert "ended by a defect" in caplog.text and "nobody thought of this" in caplog.text
+    assert host.stats() == {"instances": 0, "launched": 1, "ended": {"internal": 1}}
+    host.close()
+    sandbox.close()
+
+
+@pytest.mark.parametrize("step", ["guest", "children", "slot"])
+def test_each_step_of_the_end_is_taken(
+    host: InferletHost, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+) -> None:
+    """Whatever goes wrong while one ends: it is told, once, and its place is free."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError(f"no {step}")
+
+    instance, seen = start("receive")
+    seen.wait_for("message")
+    leave = host._admission.leave
+    with monkeypatch.context() as broken:
+        if step == "guest":
+            close = instance.guest.close
+            broken.setattr(instance.guest, "close", lambda: (close(), fails()))
+        elif step == "children":
+            broken.setattr(host, "_end_children", fails)
+        else:
+            broken.setattr(host._admission, "leave", lambda each: (leave(each), fails()))
+        instance.terminate()
+        outcome = instance.wait(10)
+    threads_ended()
+    assert outcome is not None and seen.ends == [outcome]
+    assert f"no {step}" in caplog.text and "left something behind" in caplog.text
+    assert host.stats()["instances"] == 0
+
+
+def test_without_a_thread_nothing_is_left(host: InferletHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    seen = Seen()
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", fails)
+        with pytest.raises(Refused, match="no room for another thread"):
+            host.launch(launch("small"), seen)
+    assert host.stats() == {"instances": 0, "launched": 0, "ended": {}}
+    assert seen.ends == []
+    assert host.launch(launch("small"), Seen()).wait(30) == Outcome("done")
+
+
 def test_close_lets_those_end_that_can(engine: Engine, sandbox: Sandbox, programs: ProgramStore) -> None:
     host = InferletHost(engine, sandbox, programs)
     quick, patient = Seen(), Seen()
@@ -240,19 +335,21 @@ def launches_of(host: InferletHost, count: int) -> None:
 
 def state(host: InferletHost) -> dict[str, object]:
     """Whatever could grow."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("inferlet-i"):
-            thread.join(10)
+    threads_ended()
     return {
         "threads": sorted(thread.name for thread in threading.enumerate()),
-        "tables": [len(table) for table in (host._live, host._present, host._used, host._loaded)],
+        "tables": [len(table) for table in (host._admission, host._admission._used, host._present, host._loaded)],
         "instances": host.stats()["instances"],
         "objects": count_of("Guest") + count_of("Instance") + count_of("GuardedOutlet"),
     }
 
 
-def count_of(name: str) -> int:
-    import gc
+def threads_ended() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("inferlet-i"):
+            thread.join(10)
 
+
+def count_of(name: str) -> int:
     gc.collect()
     return sum(type(each).__name__ == name for each in gc.get_objects())

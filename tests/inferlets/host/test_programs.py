@@ -120,6 +120,19 @@ def test_limits(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         store.install("bob", manifest("b"), small("three"))
 
 
+def test_another_process_may_look(opened: Opened, tmp_path: Path, sandbox: Sandbox) -> None:
+    kept = opened().install("ada", manifest("a"), small("one"))
+    half = kept.wasm.with_name("1" * 64 + ".wasm.new")
+    half.write_bytes(b"somebody is writing this")
+    visitor = ProgramStore(tmp_path / "programs", sandbox, shared=True)
+    assert visitor.find("ada", "a") == kept
+    assert half.exists()
+    with pytest.raises(Refused, match="another process's"):
+        visitor.install("ada", manifest("b"), small("two"))
+    with pytest.raises(Refused, match="another process's"):
+        visitor.remove("ada", "a@1.0.0")
+
+
 def test_what_was_left_half_done_is_removed(opened: Opened, tmp_path: Path) -> None:
     store = opened()
     kept = store.install("ada", manifest("a"), small("one"))

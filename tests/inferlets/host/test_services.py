@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 import pytest
 
@@ -131,8 +132,6 @@ def test_a_puller_that_dies_loses_nothing(host: InferletHost, start: Start) -> N
 
 def descendants(host: InferletHost, count: int) -> list[Instance]:
     """Those that were spawned, once there are *count*; the first ones first."""
-    import time
-
     deadline = time.monotonic() + 30
     while len(found := [each for each in host.instances("ada") if each.launch.parent]) < count:
         assert time.monotonic() < deadline
@@ -141,6 +140,4 @@ def descendants(host: InferletHost, count: int) -> list[Instance]:
 
 
 def first_of(results: list[Future[str]]) -> Future[str]:
-    from concurrent.futures import FIRST_COMPLETED, wait
-
     return wait(results, timeout=10, return_when=FIRST_COMPLETED).done.pop()
