@@ -23,7 +23,7 @@ from bakehouse.inferlets.host import InferletHost
 from bakehouse.inferlets.programs import ProgramStore
 from bakehouse.inferlets.sandbox import Sandbox
 from tests.inferlets.conftest import CACHE, built
-from tests.inferlets.examples.support import OWNER, Seen, connected, run_source
+from tests.inferlets.examples.support import OWNER, Seen, run_source
 from tests.reference import inferlet_table as table
 from tests.reference.documents import ROOT, Block, blocks, folder
 
@@ -123,12 +123,17 @@ def sandboxed(host: InferletHost, built: Callable[[str], Path]) -> Way:
 
 
 @pytest.fixture(scope="module")
-def native(engine: Engine, host: InferletHost, sandboxed: Way) -> Way:
+def native(host: InferletHost, sandboxed: Way) -> Way:
+    """Under plain CPython, as an instance of the same host; what blocks spawn runs in the sandbox."""
+    numbers = count(1)
+
     def run(block: Block) -> tuple[dict[str, Any], Seen]:
         seen = Seen()
-        with connected(engine, host.services, seen) as guest:
-            guest.deliver("from the client")
-            guest.deliver_file(b"a file")
+        launch = Launch(id=f"native-{next(numbers)}", owner=OWNER, username=OWNER, program="document@1.0.0")
+        with inferlet.connect(host.open_native(launch, seen)):
+            instance = host.instance(launch.id, OWNER)
+            instance.send("from the client")
+            instance.send_file(b"a file")
             source = PROGRAM.read_text(encoding="utf-8")
             return json.loads(run_source(source, str(PROGRAM), [_input(block)])), seen
 
@@ -172,7 +177,8 @@ def _imports(left: Left, seen: Seen) -> None:
 def _generation(left: Left, seen: Seen) -> None:
     assert left["text"] and len(left["text"]) <= 256
     assert seen.messages
-    assert all(isinstance(token, int) for token in left["tokens"])
+    # Where the turn before had come to its end, there is nothing to go on with and the loop runs no time.
+    assert all(isinstance(token, int) for token in left.get("tokens", []))
     assert left["all_text"]
     assert len(left["all_tokens"]) >= len(left["all_text"])  # the dummy's tokens are bytes
 
@@ -214,8 +220,6 @@ CHECKS: dict[str, Callable[[Left, Seen], None]] = {
 @pytest.mark.parametrize("way", ["native", "sandboxed"])
 @pytest.mark.parametrize("name", table.BLOCKS)
 def test_a_block_runs_as_it_stands(request: pytest.FixtureRequest, way: str, name: str) -> None:
-    if way == "native" and name == "5 Session & Runtime":
-        pytest.skip("a program that is no instance of a host has no children; the sandboxed one has")
     run: Way = request.getfixturevalue(way)
     left, seen = run(BLOCKS[name])
     CHECKS.get(name, lambda left, seen: None)(left, seen)
