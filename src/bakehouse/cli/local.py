@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from bakehouse.settings import Settings
-from bakehouse.store.base import Store
+
+if TYPE_CHECKING:
+    from bakehouse.store.base import Store
 
 Result = TypeVar("Result")
 

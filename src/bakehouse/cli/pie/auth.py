@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from bakehouse.cli import options
 from bakehouse.cli.failures import Failure
-from bakehouse.cli.keys import shown
-from bakehouse.cli.local import on_store
 from bakehouse.cli.output import Output
 from bakehouse.cli.server import settings_for
 from bakehouse.core.clock import SystemClock
 from bakehouse.core.errors import NotFound
 from bakehouse.core.identity import Key
-from bakehouse.service.keys import Keys, NewKey
-from bakehouse.store.base import Store
+
+if TYPE_CHECKING:
+    from bakehouse.service.keys import NewKey
+    from bakehouse.store.base import Store
+
+T = TypeVar("T")
 
 app = typer.Typer(help="Users of this machine's server, and their keys.", no_args_is_help=True)
 
@@ -39,9 +43,13 @@ def add(
     output = Output(json)
 
     async def work(store: Store) -> NewKey:
+        from bakehouse.service.keys import Keys
+
         return await Keys(store, SystemClock()).create_for(user, name, SCOPES)
 
-    made = on_store(settings_for(home, config, database=database), work)
+    made = _on_store(home, config, database, work)
+    from bakehouse.cli.keys import shown
+
     output.say("This is the only time that the key is shown:")
     output.result(
         {"user": user, **shown(made.key), "key": made.text}, lambda console: console.print(made.text, markup=False)
@@ -65,7 +73,7 @@ def list_users(
             rows.append({"user": owner.name, "keys": sum(_good(key, now) for key in keys)})
         return [row for row in rows if row["keys"]]
 
-    found = on_store(settings_for(home, config, database=database), work)
+    found = _on_store(home, config, database, work)
     Output(json).rows(found, ["USER", "KEYS"], lambda row: (row["user"], row["keys"]))
 
 
@@ -88,12 +96,21 @@ def remove(
         return len(good)
 
     try:
-        count = on_store(settings_for(home, config, database=database), work)
+        count = _on_store(home, config, database, work)
     except NotFound:
         raise Failure(f"there is no user {user!r}", hint="`pie auth list` shows them.") from None
     Output(json).result(
         {"user": user, "revoked": count}, lambda console: console.print(f"revoked {count} keys of {user}")
     )
+
+
+def _on_store(
+    home: Path | None, config: Path | None, database: str | None, work: Callable[[Store], Awaitable[T]]
+) -> T:
+    # Imported here, because it loads SQLAlchemy, which the other commands of `pie` do without.
+    from bakehouse.cli.local import on_store
+
+    return on_store(settings_for(home, config, database=database), work)
 
 
 def _good(key: Key, now: int) -> bool:

@@ -16,7 +16,6 @@ from bakehouse.cli import options
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.limits import read_limits
 from bakehouse.cli.pie.models import served
-from bakehouse.cli.pie.native import run_native
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
 from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of
 from bakehouse.cli.server import settings_for
@@ -127,6 +126,8 @@ def _run(wanted: Wanted, specs: list[ModelSpec], home: Path) -> int:
         stack.callback(lambda: runner.run(host.__aexit__(None, None, None)))
         terminal = Terminal(wanted.files, as_json=wanted.as_json)
         if wanted.native is not None:
+            from bakehouse.cli.pie.native import run_native
+
             return run_native(wanted, local, terminal)
         return _follow(wanted, local, terminal, _found(wanted, local.programs))
 
