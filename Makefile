@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 
 .PHONY: help install base check fix test test-fast test-interop test-crash test-slow test-gpu demo serve bench-tasks \
-	bench-engine clean
+	bench-engine bench-inferlets clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -105,6 +105,9 @@ bench-tasks: base ## Our server beside its peers; tables go to benchmarks/result
 
 bench-engine: install ## Our engine beside transformers and llama.cpp; builds the latter once, which takes a while
 	$(BIN)/python -m benchmarks.engine
+
+bench-inferlets: install ## Launches, calls and messages of inferlets, and agentic work beside stateless requests
+	$(BIN)/python -m benchmarks.inferlets
 
 clean: ## Remove what the verbs made
 	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis $(WHEELS)/*.whl

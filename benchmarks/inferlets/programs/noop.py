@@ -1,0 +1,5 @@
+"""Ends at once."""
+
+
+def main() -> str:
+    return "done"

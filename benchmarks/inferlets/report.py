@@ -1,0 +1,95 @@
+"""A run's figures as tables, beside their aims."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+from benchmarks.report import Row, Section, tables
+
+#: What is aimed at: key of `run["figures"]`, its name, the aim, whether it is a least.
+AIMS: list[tuple[str, str, float, bool]] = [
+    ("warm.p50", "warm launch to result, p50, ms", 4.0, False),
+    ("rate.rate", "launches a second", 300.0, True),
+    ("first.from_disk", "first launch of a program from disk, ms", 500.0, False),
+    ("messages.p50", "message to a program and back, in the process, ms", 0.3, False),
+    ("sockets.message", "message to a program and back, over the WebSocket, ms", 0.3, False),
+    ("sockets.launch", "launch to result over the WebSocket, ms", 4.2, False),
+    ("together.each", "private memory of one of 500 instances, MiB", 4.0, False),
+    ("growth.mib", "growth over 10,000 launches, MiB", 20.0, False),
+    ("growth.threads", "threads left after 10,000 launches", 0.0, False),
+    ("calls.scalar", "host call with numbers, µs", 15.0, False),
+    ("calls.text", "host call with a short text, µs", 15.0, False),
+    ("calls.mask_next", "next mask of a matcher, made and released, µs", 1000.0, False),
+    ("calls.mask_in", "a mask of 150,000 runs to the host, µs", 1000.0, False),
+    ("calls.mask_out", "a mask of 150,000 runs from the host, µs", 1000.0, False),
+    ("calls.file", "a file of 1 MiB, µs", 10_000.0, False),
+    ("completion.ratio", "plain completion by a program, x the engine's own time", 1.03, False),
+]
+
+
+def _aims(run: dict[str, Any]) -> Section:
+    rows: list[Row] = []
+    for key, name, aim, least in AIMS:
+        group, field = key.split(".")
+        found = run["figures"].get(group, {}).get(field)
+        if found is not None:
+            met = found >= aim if least else found <= aim
+            rows.append(
+                [name, f"{'at least' if least else 'at most'} {aim:g}", f"{found:.4g}", "met" if met else "missed"]
+            )
+    return "What things cost", ["what", "aim", "measured", ""], rows
+
+
+def _agents(run: dict[str, Any]) -> Section:
+    rows: list[Row] = []
+    for cache in ("on", "off"):
+        for workload, found in run["agents"].get(cache, {}).items():
+            ours, theirs = (_middle(found[side]) for side in ("beside", "stateless"))
+            rows.append(
+                [
+                    workload,
+                    cache,
+                    f"{theirs['seconds']:.2f}",
+                    f"{ours['seconds']:.2f}",
+                    f"{theirs['seconds'] / ours['seconds']:.2f}",
+                    f"{theirs['said']:.0f} / {ours['said']:.0f}",
+                    f"{theirs['rows']:,.0f} / {ours['rows']:,.0f}",
+                    f"{theirs['steps']:,.0f} / {ours['steps']:,.0f}",
+                ]
+            )
+    head = [
+        "work",
+        "prefix cache",
+        "stateless, s",
+        "programs, s",
+        "gain",
+        "tokens of the answers",
+        "tokens run",
+        "steps",
+    ]
+    return f"Agentic work, {run['agents_at_once']} agents at one time (stateless / programs)", head, rows
+
+
+def _middle(samples: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median(sample[name] for sample in samples) for name in samples[0]}
+
+
+def sections(run: dict[str, Any]) -> list[Section]:
+    return [section for section in (_aims(run), _agents(run)) if section[2]]
+
+
+def markdown(run: dict[str, Any]) -> str:
+    facts = run["machine"]
+    lines = [
+        f"# Inferlets, {facts['at']}",
+        "",
+        f"{facts['processor']}, {facts['cores']} cores, {facts['memory_gib']} GiB, {facts['system']}; Python "
+        f"{facts['python']}, wasmtime {run['wasmtime']}; load average before the run {facts['load_before'][0]}; commit "
+        f"{run['commit']}.",
+        "",
+        "Launches, calls, messages and memory are measured on the dummy model, which takes no time worth the name. "
+        f"Agentic work and the completion run on {run['model']}. Both sides of the agentic work say the same tokens, "
+        "held to them by grammars: `tokens run` counts those and what had to be read for them.",
+    ]
+    return "\n".join([*lines, *tables(sections(run))]) + "\n"
