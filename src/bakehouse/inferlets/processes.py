@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bakehouse.inferlets.base import MIB, Launch, Outcome, Outlet
+from bakehouse.inferlets.calls.native import NativeHost
 from bakehouse.inferlets.errors import Attached, NotRunning, Refused
 from bakehouse.inferlets.host import InferletHost, Instance
 from bakehouse.inferlets.instances import TERMINATED
@@ -210,16 +211,18 @@ class Processes:
 
     def launch(self, launch: Launch, program: Program | None = None) -> Process:
         """Start it, without a client. Raises as `InferletHost.launch` does."""
-        with self._guard:
-            self._expire()
-            if launch.id in self._all:
-                raise Refused(f"there is a process {launch.id} already")
+        self._check_id(launch.id)
         process = Process(launch, self._note_end)
-        process.runs_as(self._host.launch(launch, process, program))
-        with self._guard:
-            self._all[launch.id] = process
-            self._keep(process)
+        self._enter(process, self._host.launch(launch, process, program))
         return process
+
+    def open_native(self, launch: Launch) -> tuple[Process, NativeHost]:
+        """One whose program runs outside the sandbox, and the host for it, to be closed. Raises as `launch` does."""
+        self._check_id(launch.id)
+        process = Process(launch, self._note_end)
+        host = self._host.open_native(launch, process)
+        self._enter(process, self._host.instance(launch.id, launch.owner))
+        return process, host
 
     def find(self, id: str, owner: str) -> Process:
         """One that runs or is kept. Raises `NotRunning`."""
@@ -235,6 +238,18 @@ class Processes:
         with self._guard:
             self._expire()
             return [process for process in self._all.values() if process.launch.owner == owner]
+
+    def _check_id(self, id: str) -> None:
+        with self._guard:
+            self._expire()
+            if id in self._all:
+                raise Refused(f"there is a process {id} already")
+
+    def _enter(self, process: Process, instance: Instance) -> None:
+        process.runs_as(instance)
+        with self._guard:
+            self._all[process.launch.id] = process
+            self._keep(process)
 
     def _note_end(self, process: Process) -> None:
         with self._guard:

@@ -21,9 +21,6 @@ from bakehouse.core.clock import SystemClock
 from bakehouse.core.errors import Invalid, TooMany, Unauthorized
 from bakehouse.core.identity import SCOPES, Caller
 from bakehouse.engine.spec import ModelSpec
-from bakehouse.inferlets.base import Launch, Outlet
-from bakehouse.inferlets.calls.guest import Guest
-from bakehouse.inferlets.calls.native import NativeHost
 from bakehouse.inferlets.dialogue import MAX_FRAME, Desk, Dialogue, Who
 from bakehouse.inferlets.processes import Processes
 from bakehouse.service.keys import FIRST_OWNER, Keys
@@ -132,11 +129,7 @@ def _announce(url: str, key: str | None, models: list[str], no_auth: bool) -> No
 
 def desk_of(local: Local) -> Desk:
     """What dialogues with clients of *local* stand on."""
-
-    def open_native(launch: Launch, outlet: Outlet) -> NativeHost:
-        return NativeHost(Guest(launch, local.engine, local.host.services, outlet, adapters=local.adapters))
-
-    return Desk(Processes(local.host), local.programs, open_native, local.relays)
+    return Desk(Processes(local.host), local.programs, local.relays)
 
 
 class PieInferlets(Inferlets):

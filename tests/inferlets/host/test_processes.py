@@ -214,6 +214,19 @@ def test_what_ended_takes_no_more_than_so_many_bytes(
     assert len(processes.list("ada")) == 1
 
 
+def test_a_native_program_is_a_process_too(processes: Processes) -> None:
+    wanted = launch("native")
+    process, host = processes.open_native(wanted)
+    assert processes.find(wanted.id, "ada") is process
+    client = Client(process)
+    host.client.send("hello")
+    assert client.read_to("message") == ["hello"]
+    client.attachment.send("and you")
+    assert host.waits.take(host.client.receive()) == "and you"
+    host.close()
+    assert client.read_to("ended") == [Outcome("")]
+
+
 def test_a_launch_that_is_refused_leaves_no_process(begin: Begin, processes: Processes, host: InferletHost) -> None:
     host.close()
     with pytest.raises(Refused):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,8 +12,7 @@ from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
 from bakehouse.cli.pie.wanted import OWNER, Wanted
 from bakehouse.inferlets.base import Failure as Failed
-from bakehouse.inferlets.base import Outcome
-from bakehouse.inferlets.calls.native import open_native
+from bakehouse.inferlets.base import Launch, Outcome
 
 if TYPE_CHECKING:
     from bakehouse.wiring.local import Local
@@ -23,15 +23,14 @@ def run_native(wanted: Wanted, local: Local, terminal: Terminal) -> int:
     import inferlet
 
     assert wanted.native is not None
-    host = open_native(
-        local.engine,
+    launch = Launch(
+        id=f"native-{secrets.token_hex(8)}",
         owner=OWNER,
-        services=local.host.services,
-        outlet=terminal,
+        username=OWNER,
         program=wanted.native.stem,
         limits=wanted.limits,
-        adapters=local.adapters,
     )
+    host = local.host.open_native(launch, terminal)
     # Standard input is the program's own here, and the debugger's, unless somebody asks for it.
     if wanted.interactive:
         feed_lines(sys.stdin, host.guest.deliver, terminal.over)

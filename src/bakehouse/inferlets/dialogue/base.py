@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from bakehouse.inferlets.base import Launch, Limits, Outlet
-from bakehouse.inferlets.calls.native import NativeHost
+from bakehouse.inferlets.base import Limits
 from bakehouse.inferlets.dialogue.relay import Relays
 from bakehouse.inferlets.processes import Processes
 from bakehouse.inferlets.programs import ProgramStore
@@ -26,18 +24,11 @@ class Who:
         return scope in self.scopes or "admin" in self.scopes
 
 
-class Opened(Protocol):
-    """Makes the host of one native program, whose output goes to the outlet."""
-
-    def __call__(self, launch: Launch, outlet: Outlet) -> NativeHost: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Desk:
     """One for all dialogues of a host. *limits* are what an instance gets at most."""
 
     processes: Processes
     programs: ProgramStore
-    open_native: Opened
     relays: Relays
     limits: Limits = field(default_factory=Limits)

@@ -22,7 +22,6 @@ from bakehouse.inferlets.dialogue.native import NativeCalls
 from bakehouse.inferlets.dialogue.outgoing import Outgoing
 from bakehouse.inferlets.dialogue.relay import Relay
 from bakehouse.inferlets.errors import InferletError, NotRunning, Refused
-from bakehouse.inferlets.instances import GuardedOutlet, Instance
 from bakehouse.inferlets.processes import Attachment, Process
 from bakehouse.inferlets.programs import MAX_WASM
 
@@ -258,10 +257,8 @@ class Dialogue:
         if self._native is not None:
             raise BadRequest("this client has a native program already; another one needs a connection of its own")
         launch = self._launch_of("native", [], {})
-        process = Process(launch, lambda _: None)
         self._desk.relays.add(launch.id, self._relay)
-        host = self._desk.open_native(launch, process)
-        process.runs_as(Instance(launch, host.guest, GuardedOutlet(process, launch.id)))
+        process, host = self._desk.processes.open_native(launch)
         self._native = NativeCalls(host)
         self._listen(process, None)
         return {"process": launch.id}
