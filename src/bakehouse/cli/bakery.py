@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from bakehouse.cli import options
+from bakehouse.cli import options, registry
 from bakehouse.cli.ending import run_commands
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.output import Output
@@ -22,6 +22,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(registry.app, name="inferlet")
 
 
 @app.callback()

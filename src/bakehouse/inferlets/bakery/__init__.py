@@ -1,8 +1,8 @@
 """Build programs: from a folder of Python to a component that the sandbox runs. Start reading at `build`."""
 
-from bakehouse.inferlets.bakery.build import Built, build
+from bakehouse.inferlets.bakery.build import Built, build, check
 from bakehouse.inferlets.bakery.problems import BadProject, BuildFailed, Problem
 from bakehouse.inferlets.bakery.project import Project, read_project
 from bakehouse.inferlets.bakery.template import create
 
-__all__ = ["BadProject", "BuildFailed", "Built", "Problem", "Project", "build", "create", "read_project"]
+__all__ = ["BadProject", "BuildFailed", "Built", "Problem", "Project", "build", "check", "create", "read_project"]

@@ -84,6 +84,15 @@ def build(
     )
 
 
+def check(source: Path) -> Manifest:
+    """Look at a project without building it; its manifest. Dependencies are left out. Raises `BadProject`."""
+    project = read_project(source)
+    selection = select(project)
+    if not project.requirements:
+        check_outside(selection, frozenset())
+    return project.manifest
+
+
 def _check_out(out: Path) -> None:
     if out.is_dir():
         raise BadProject([Problem(str(out), None, "is a folder; name the file to write, such as hello.wasm")])
