@@ -5,6 +5,7 @@ from __future__ import annotations
 from wasmtime import Config, Engine, Store
 
 from bakehouse.inferlets.base import Limits
+from bakehouse.inferlets.sandbox import ffi
 
 #: Python's interpreter needs this much to start; less is not a small program but none.
 LEAST_MEMORY = 14 << 20
@@ -14,7 +15,7 @@ _MEMORIES, _TABLES, _INSTANCES, _ELEMENTS = 1, 8, 64, 50_000
 
 
 #: Changes with whatever changes the code that is compiled.
-SETTINGS = "epochs"
+SETTINGS = "epochs, no concurrency"
 
 
 def engine_of_guests() -> Engine:
@@ -24,6 +25,7 @@ def engine_of_guests() -> Engine:
     config.epoch_interruption = True
     config.memory_init_cow = True
     config.parallel_compilation = True
+    ffi.without_concurrency(config)
     return Engine(config)
 
 

@@ -35,6 +35,8 @@ class Running:
         #: The status with which it ended itself.
         self.exited: int | None = None
         self.things: dict[int, Any] = {}
+        #: What must not be kept from others any longer.
+        self.at_end: dict[Any, Callable[[], object]] = {}
         self._last_thing = 0
         self._started = time.thread_time()
 
@@ -48,6 +50,13 @@ class Running:
         self._last_thing += 1
         self.things[self._last_thing] = thing
         return self._last_thing
+
+    def close(self) -> None:
+        """Let go of all of them. What they stand for in `Calls` is the guest's to free."""
+        for call in self.at_end.values():
+            call()
+        self.at_end.clear()
+        self.things.clear()
 
     # Why it is to end.
 

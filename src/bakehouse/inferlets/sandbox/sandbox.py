@@ -11,7 +11,7 @@ from wasmtime import component as wasm
 
 from bakehouse.inferlets.base import Failure, Outcome
 from bakehouse.inferlets.errors import BadProgram
-from bakehouse.inferlets.sandbox import ffi, offer, wasi
+from bakehouse.inferlets.sandbox import ffi, offer, pie, wasi
 from bakehouse.inferlets.sandbox.cache import Cache, Compiled
 from bakehouse.inferlets.sandbox.engine import LEAST_MEMORY, SETTINGS, engine_of_guests, store_of
 from bakehouse.inferlets.sandbox.linking import Catalogue
@@ -33,7 +33,8 @@ class Sandbox:
 
     def __init__(self, cache: Path) -> None:
         self._engine = engine_of_guests()
-        self._catalogue = Catalogue(self._engine, chain(offer.interfaces(), wasi.interfaces()), partial=("wasi:",))
+        interfaces = chain(offer.interfaces(), pie.interfaces(), wasi.interfaces())
+        self._catalogue = Catalogue(self._engine, interfaces, partial=("wasi:",))
         self._cache = Cache(cache, self._engine, SETTINGS, self._link)
         self._ticker = Ticker(self._engine.increment_epoch)
 
@@ -61,6 +62,7 @@ class Sandbox:
                 outcome = self._run(program, running)
             screen.close()
         finally:
+            running.close()
             del here.running
         return outcome if guest.failure is None else Outcome(failure=guest.failure)
 
@@ -133,7 +135,13 @@ def _stopped(error: WasmtimeError, running: Running) -> Outcome:
         return Outcome(failure=_out_of_memory(running))
     if "call stack exhausted" in text:
         return Outcome(failure=Failure("stack_overflow", "its calls are nested too deeply"))
-    return Outcome(failure=Failure("crashed", text.strip().splitlines()[-1].strip()))
+    return Outcome(failure=Failure("crashed", _cause(text)))
+
+
+def _cause(text: str) -> str:
+    """One line of what wasmtime says: behind its backtrace, or the first one."""
+    lines = [line.strip() for line in text.partition("Caused by:")[2].splitlines() if line.strip()]
+    return (lines or text.splitlines() or [""])[0].removeprefix("0: ")
 
 
 def _out_of_memory(running: Running) -> Failure:
