@@ -15,6 +15,8 @@ WORKERS ?= 2
 TORCH       := torch==2.13.0
 TORCH_INDEX ?=
 SDKS    := infsh inferencesh inferlet
+# Of these, apps get a wheel.
+APP_SDKS := infsh inferencesh
 # Everything that changes what must be installed, or what an SDK wheel holds.
 PROJECTS    := pyproject.toml $(SDKS:%=sdk/%/pyproject.toml)
 SDK_SOURCES := $(shell find sdk -type f \( -name '*.py' -o -name '*.toml' -o -name '*.md' -o -name '*.wit' -o -name 'py.typed' \) -not -path '*/.*' 2>/dev/null)
@@ -61,7 +63,7 @@ $(STAMPS)/engine: $(PROJECTS) $(STAMPS)/install $(TORCH_STAMP)
 # The server puts these wheels into the environments that it builds for apps.
 $(STAMPS)/wheels: $(SDK_SOURCES) $(STAMPS)/install
 	@mkdir -p $(WHEELS) $(STAMPS) && rm -f $(WHEELS)/*.whl
-	@for sdk in $(SDKS); do $(BIN)/uv build --quiet --python $(BIN)/python --wheel sdk/$$sdk --out-dir $(WHEELS); done
+	@for sdk in $(APP_SDKS); do $(BIN)/uv build --quiet --python $(BIN)/python --wheel sdk/$$sdk --out-dir $(WHEELS); done
 	@rm -f $(WHEELS)/.gitignore && touch $@
 
 check: install ## ruff, mypy --strict, import-linter, generated code
