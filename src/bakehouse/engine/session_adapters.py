@@ -24,6 +24,10 @@ class AdapterCalls(SessionBase):
         found = self._adapters().lookup(name)
         return None if found is None else found.id
 
+    def adapter_names(self) -> list[str]:
+        """Of all adapters of the model."""
+        return self._adapters().names()
+
     def clone_adapter(self, adapter: int, name: str) -> Future[int]:
         table = self._adapters()
         return self._loop.call(lambda: table.clone(adapter, name).id)

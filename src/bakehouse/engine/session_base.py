@@ -6,7 +6,7 @@ import itertools
 import secrets
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from bakehouse.engine import brle
 from bakehouse.engine.adapters.table import AdapterTable
@@ -59,6 +59,7 @@ class SessionBase:
         self._matchers: dict[int, Held] = {}
         self._decoders: dict[int, EventDecoder] = {}
         self._tool_ids = itertools.count(1)
+        self._buffered = 0
         self._jobs: set[Job] = set()
         self._sweep_at = 64
         self._closed = False
@@ -94,6 +95,26 @@ class SessionBase:
         if len(self._contexts) >= self.limits.contexts:
             raise LimitExceeded(f"a session has at most {self.limits.contexts} contexts; release some")
 
+    def _check_buffer(self, more: int) -> None:
+        """Raises `LimitExceeded` where *more* buffered tokens would need more pages than the program may have.
+
+        Counted up here, and anew when that is over the limit: tokens also leave buffers without a call.
+        """
+        if self.limits.pages is None:
+            return
+        most = self.limits.pages * self.model.page_size
+        self._buffered += more
+        if self._buffered <= most:
+            return
+        self._buffered = sum(len(context.buffered) for context in self._contexts.values())
+        if self._buffered + more > most:
+            raise LimitExceeded(
+                f"pages: {self._buffered} tokens wait in the contexts of this program and {more} more came;"
+                f" {self.limits.pages} KV pages of {self.model.page_size} tokens may be had",
+                field="pages",
+            )
+        self._buffered += more
+
     def _keep(self, context: Context) -> int:
         self._contexts[context.id] = context
         return context.id
@@ -122,7 +143,7 @@ class SessionBase:
     def _cut(self, context: int) -> Context:
         """An idle context that is about to lose tokens, so that its turns are no longer known."""
         found = self._idle(context)
-        found.transcript = replace(found.transcript, plain=True)
+        found.transcript = found.transcript.cut()
         return found
 
     def _matcher(self, matcher: int) -> Held:

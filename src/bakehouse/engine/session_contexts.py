@@ -6,8 +6,12 @@ from collections.abc import Sequence
 
 from bakehouse.engine.chat.base import EMPTY, Turn
 from bakehouse.engine.chat.tools import declaration
+from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.params import ContextState
 from bakehouse.engine.session_base import SessionBase, check_count, check_name, check_text
+
+#: Characters of system texts that a context holds back until the user's turn, in families that write them there.
+MAX_HELD = 2**20
 
 
 class ContextCalls(SessionBase):
@@ -51,6 +55,7 @@ class ContextCalls(SessionBase):
         with self._loop.lock:
             self._check_room()
             parent = self._context(context)
+            self._check_buffer(len(parent.buffered))
             child = self._planner.contexts.fork(parent, check_name(name), self.program)
             stream = self._served.streams.get(parent)
             if stream is not None:
@@ -84,12 +89,14 @@ class ContextCalls(SessionBase):
         checked = self._check_tokens("tokens", tokens)
         with self._loop.lock:
             found = self._still(context)
+            self._check_buffer(len(checked))
             found.buffered.extend(checked)
             found.transcript = found.transcript.wrote(checked)
 
     def set_buffer(self, context: int, tokens: Sequence[int]) -> None:
         checked = self._check_tokens("tokens", tokens)
         with self._loop.lock:
+            self._check_buffer(len(checked) - len(self._idle(context).buffered))
             self._cut(context).buffered[:] = checked
 
     def set_cursor(self, context: int, cursor: int) -> None:
@@ -139,5 +146,8 @@ class ContextCalls(SessionBase):
         with self._loop.lock:
             found = self._still(context)
             tokens, transcript = self._served.chat.add(found.transcript, turn)
+            if len(transcript.held) > MAX_HELD:
+                raise BadRequest.at("text", f"more than {MAX_HELD} characters wait for the user's turn")
+            self._check_buffer(len(tokens))
             found.buffered.extend(tokens)
             found.transcript = transcript

@@ -36,6 +36,21 @@ def test_a_name_moves_to_the_newest_context_and_the_old_one_lives_on(make_rig: M
     assert old.released and not new.released
 
 
+def test_of_what_an_owner_left_behind_the_least_recently_used_go(make_rig: MakeRig) -> None:
+    rig = make_rig(max_left=2)
+    table = rig.planner.contexts
+    left = [fed(rig, 5, name=str(number), program="p") for number in range(4)]
+    other = table.create("bob", "x", "q")
+    rig.feed(left[0], [1])
+    table.lookup("ann", "1", "r")
+    table.end_program("q")
+    table.end_program("p")
+    assert [context.released for context in left] == [False, False, True, False], "the second is open elsewhere"
+    table.end_program("r")
+    assert [context.released for context in left] == [False, True, True, False]
+    assert not other.released
+
+
 def test_a_name_left_by_a_finished_program_is_replaced(make_rig: MakeRig) -> None:
     table = make_rig().planner.contexts
     for _ in range(3):  # a program that runs again and again

@@ -112,3 +112,22 @@ def test_a_stream_that_is_closed_is_ready_with_its_error(programs: Programs) -> 
     with pytest.raises(Cancelled):
         list(stream)
     assert stream.ended
+
+
+def test_what_was_taken_away_is_not_kept(programs: Programs) -> None:
+    """A program that writes and takes back for ever holds no more than it has."""
+    session = programs()
+    which = session.create_context()
+    for text in ("one", "two"):
+        session.user(which, text)
+        session.cue(which)
+        session.append_tokens(which, [65] * 100)
+        session.set_buffer(which, [])
+        session.append_tokens(which, [65] * 100)
+    kept = session._context(which).transcript
+    assert kept.turns == () and kept.tail == (65,)
+    session.seal(which)
+    session.user(which, "three")
+    assert session.decode(session.context_state(which).buffered).endswith(
+        "<|im_end|>\n<|im_start|>user\nthree<|im_end|>\n"
+    )

@@ -10,6 +10,7 @@ import pytest
 from bakehouse.engine.errors import BadRequest, Locked, NameTaken, NotFound
 from bakehouse.engine.handle import Engine
 from bakehouse.inferlets.calls.guest import Guest
+from bakehouse.inferlets.errors import Refused
 from tests.inferlets.calls.support import Make, context, forward, generated, model, taken
 
 ZO = {"rank": 4, "alpha": 8.0, "population_size": 4, "mu_fraction": 0.5, "initial_sigma": 0.5}
@@ -67,6 +68,21 @@ def test_the_operators_are_for_everybody_to_use_and_clone(engine: Engine, guest:
     clone = int(taken(guest, adapters.clone(which, "house")))
     assert adapters.lookup(model(guest), "house") == clone
     assert adapters.lock(clone)
+
+
+def test_an_owner_has_few(make: Make) -> None:
+    guest, bob = make(), make(owner="bob")
+    for number in range(8):
+        which = create(guest, str(number))
+    with pytest.raises(Refused, match=r"adapters: .* 8"):
+        create(guest, "one more")
+    with pytest.raises(Refused, match="adapters"):
+        guest.calls.adapters.clone(which, "one more")
+    create(bob)
+    taken(guest, guest.calls.adapters.remove(which))
+    create(guest, "one more")
+    with pytest.raises(BadRequest, match="name"):
+        create(bob, "")
 
 
 def test_a_lock_goes_with_its_instance(make: Make) -> None:

@@ -145,16 +145,72 @@ def test_texts_have_a_size(make: Make, call: Callable[[Any, int, str], Any]) -> 
     "call",
     [
         lambda calls, which, long: calls.contexts.append(which, long),
+        lambda calls, which, long: calls.contexts.commit_pages(which, long),
         lambda calls, which, long: calls.models.decode(1, long),
         lambda calls, which, long: calls.grammars.create_mask(long),
-        lambda calls, which, long: calls.client.send_file(long),
+        lambda calls, which, long: calls.decoders.feed(calls.decoders.create(1, False, False), long),
     ],
 )
 def test_packed_values_have_a_size(make: Make, call: Callable[[Any, int, str], Any]) -> None:
-    guest = make(file=1000)
+    guest = make(message=1000)
     which = context(guest)
-    with pytest.raises(Refused, match=r"file: .* 1000 bytes"):
+    with pytest.raises(Refused, match=r"message: .* 1000 bytes"):
         call(guest.calls, which, "\0" * 1004)
+
+
+def test_what_follows_a_text_is_bounded_until_it_is_reset(make: Make) -> None:
+    guest = make(message=1000)
+    decoders, grammars = guest.calls.decoders, guest.calls.grammars
+    decoder = decoders.create(model(guest), False, False)
+    matcher = int(taken(guest, grammars.create(model(guest), "regex", "a*")))
+    for feed, reset, which in (
+        (decoders.feed, decoders.reset, decoder),
+        (decoders.feed, decoders.finish, decoder),
+        (grammars.accept, grammars.reset, matcher),
+    ):
+        for _ in range(2):
+            feed(which, pack_ids([97] * 200))
+            with pytest.raises(Refused, match=r"message: .* 1000 bytes"):
+                feed(which, pack_ids([97] * 51))
+            reset(which)
+
+
+def test_results_of_a_pass_have_a_size(make: Make) -> None:
+    guest = make(file=10_000, memory=12_000)
+    tokens = [65] * 8
+    few = {"tokens": tokens, "samplers": [{"indices": [0, 1, 2], "sampler": {"kind": "dist"}}]}
+    for sampler in ({"kind": "dist"}, {"kind": "embedding"}):
+        with pytest.raises(Refused, match=r"file: .* 10000 bytes"):
+            forward(guest, tokens=tokens, samplers=[{"indices": list(range(8)) * 6, "sampler": sampler}])
+    waits = [guest.calls.passes.forward(model(guest), json.dumps(few))]
+    with pytest.raises(Refused, match="memory"):
+        guest.calls.passes.forward(model(guest), json.dumps(few))
+    taken(guest, waits[0])
+    guest.calls.waits.drop(guest.calls.passes.forward(model(guest), json.dumps(few)))
+    forward(guest, **few)
+
+
+def test_what_waits_in_buffers_counts_as_pages(make: Make) -> None:
+    guest = make(pages=10)
+    contexts, which = guest.calls.contexts, context(guest, "x" * 30)
+    for call in (
+        lambda: contexts.append(which, pack_ids([65] * 11)),
+        lambda: contexts.set_buffer(which, pack_ids([65] * 41)),
+        lambda: contexts.fork(which, None),
+        lambda: contexts.say(which, "user", "x" * 10),
+    ):
+        with pytest.raises(LimitExceeded, match="pages"):
+            call()
+    contexts.append(which, pack_ids([65] * 10))
+    taken(guest, guest.calls.passes.flush(which))
+    for _ in range(100):
+        contexts.set_buffer(which, pack_ids([65] * 30))
+
+
+def test_no_more_waits_can_be_asked_for_than_there_may_be(make: Make) -> None:
+    guest = make(waits=10)
+    with pytest.raises(Refused, match="waits"):
+        guest.calls.waits.any("\1\0\0\0" * 100_000, 0)
 
 
 def test_a_flood_of_calls_ends_the_instance(make: Make) -> None:

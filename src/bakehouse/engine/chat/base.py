@@ -29,7 +29,7 @@ class Turn:
 class Transcript:
     """``turns`` in order; ``held`` is text that waits for the next turn; ``plain`` once raw tokens came between.
 
-    ``tail``: ids that were generated, filled or sealed since the last turn, kept by `wrote` until the next turn.
+    ``tail``: ids that were generated, filled or sealed since the last turn, as far as `wrote` keeps them.
     ``started``: a turn has given ids, so the context is not empty.
     """
 
@@ -42,9 +42,17 @@ class Transcript:
     def wrote(self, tokens: Sequence[int]) -> Transcript:
         """This one after raw ids came: generated, filled, or the end of a turn by `seal`.
 
-        What comes after a cue is the assistant's turn, so that a later turn can follow as the template has it.
+        What comes after a cue is the assistant's turn, so that a later turn can follow as the template has it. Of other
+        ids it matters only that they came, and which was the last.
         """
-        return replace(self, tail=self.tail + tuple(tokens)) if tokens else self
+        if not tokens:
+            return self
+        words = not self.plain and bool(self.turns) and self.turns[-1].role == "cue"
+        return replace(self, tail=self.tail + tuple(tokens) if words else tuple(tokens[-1:]))
+
+    def cut(self) -> Transcript:
+        """This one when tokens were taken away: which turns are left is not known, and need not be kept."""
+        return replace(self, turns=(), plain=True)
 
 
 EMPTY = Transcript()

@@ -94,11 +94,23 @@ class ContextTable:
     def end_program(self, program: str) -> None:
         """*program* is over: contexts that only it had open are released, but for named ones, which `lookup` finds."""
         self.charges.end(program)
+        owners = set()
         for context in list(self.contexts.values()):
             if program in context.programs:
                 context.programs.discard(program)
                 if not context.programs and context.name is None:
                     self.release(context)
+                elif not context.programs:
+                    owners.add(context.owner)
+        for owner in owners:
+            self._forget_oldest(owner)
+
+    def _forget_oldest(self, owner: str) -> None:
+        """Release what programs of *owner* left behind beyond the limit."""
+        left = [context for context in self.contexts.values() if context.owner == owner and not context.programs]
+        left.sort(key=lambda context: context.last_used)
+        for context in left[: max(len(left) - self.limits.max_left, 0)]:
+            self.release(context)
 
     def make_scratch(self, owner: str, program: str = "") -> Context:
         """A context for one pass that was given none. It is in no list, and counts towards the limit of pages only."""

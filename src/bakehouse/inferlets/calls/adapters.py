@@ -17,6 +17,7 @@ from bakehouse.engine.handle import ZoParams
 from bakehouse.inferlets.calls.base import Bound, Interface, Model, check_size
 from bakehouse.inferlets.calls.forms import fields, read
 from bakehouse.inferlets.calls.waits import Once
+from bakehouse.inferlets.errors import Refused
 
 #: Fields of `zo_initialize`, and what the engine calls them.
 ZO = {
@@ -28,9 +29,14 @@ ZO = {
 }
 
 
+#: Adapters of one owner on one model, of which the engine has few places.
+MOST = 8
+
+
 class Adapters(Interface):
     def create(self, model: int, name: str) -> int:
         found = self._guest.models.get(model)
+        self._check_room(found)
         return self._made(found, lambda: found.session.create_adapter(self._own(name)))
 
     def lookup(self, model: int, name: str) -> int | None:
@@ -47,6 +53,7 @@ class Adapters(Interface):
 
     def clone(self, adapter: int, name: str) -> int:
         model, found = self._guest.tunings.get(adapter)
+        self._check_room(model)
         return self._made(model, lambda: model.session.clone_adapter(found, self._own(name)))
 
     def remove(self, adapter: int) -> int:
@@ -88,6 +95,11 @@ class Adapters(Interface):
         return self._empty(lambda: model.session.update_zo(found, scores, seeds, sigma))
 
     # Names and places
+
+    def _check_room(self, model: Model) -> None:
+        prefix = f"{self._guest.launch.owner}/"
+        if sum(name.startswith(prefix) for name in model.session.adapter_names()) >= MOST:
+            raise Refused(f"adapters: an owner has at most {MOST} of one model; remove some", field="adapters")
 
     def _own(self, name: object) -> str:
         if not isinstance(name, str) or not name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from bakehouse.engine.errors import BadRequest, EngineError, NotFound
 from bakehouse.engine.handle import Session
 from bakehouse.engine.params import ModelInfo
+from bakehouse.inferlets.calls.packing import unpack_ids
 from bakehouse.inferlets.errors import InferletError, Refused
 
 if TYPE_CHECKING:
@@ -70,6 +72,24 @@ class Bound(NamedTuple):
 
     model: Model
     id: int
+
+
+@dataclass(slots=True, eq=False)
+class Follower:
+    """A matcher or a decoder, by the engine's id. It remembers what it was fed, so that is bounded until a reset."""
+
+    model: Model
+    id: int
+    fed: int = 0
+
+    def feed(self, ids: str, limit: int) -> array[int]:
+        """Packed *ids*, unpacked. Raises `Refused` where with those before they are more than *limit* bytes."""
+        check_packed("message", ids, limit, "ids")
+        if self.fed + len(ids) > limit:
+            raise Refused(f"message: ids may have at most {limit} bytes in all until a reset", field="message")
+        tokens = unpack_ids(ids)
+        self.fed += len(ids)
+        return tokens
 
 
 class Table(Generic[T]):

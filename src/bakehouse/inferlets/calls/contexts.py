@@ -108,4 +108,4 @@ class Contexts(Interface):
         return check_size("message", text, self._guest.limits.message, "text")
 
     def _bulk(self, ids: str) -> str:
-        return check_packed("file", ids, self._guest.limits.file, "ids")
+        return check_packed("message", ids, self._guest.limits.message, "ids")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from bakehouse.engine.handle import Session
-from bakehouse.inferlets.calls.base import Bound, Interface, Model, check_packed, check_size
+from bakehouse.inferlets.calls.base import Follower, Interface, Model, check_packed, check_size
 from bakehouse.inferlets.calls.forms import grammar, texts
 from bakehouse.inferlets.calls.masks import Mask
 from bakehouse.inferlets.calls.packing import pack, unpack, unpack_ids
@@ -25,17 +25,17 @@ class Grammars(Interface):
         return self._coming(found, lambda: found.session.create_tool_matcher(listed))
 
     def accept(self, matcher: int, ids: str) -> None:
-        session, found = self._of(matcher)
-        limit = self._guest.limits.file
-        session.matcher_accept(found, unpack_ids(check_packed("file", ids, limit, "ids")))
+        found = self._guest.matchers.get(matcher)
+        found.model.session.matcher_accept(found.id, found.feed(ids, self._guest.limits.message))
 
     def terminated(self, matcher: int) -> bool:
         session, found = self._of(matcher)
         return session.matcher_terminated(found)
 
     def reset(self, matcher: int) -> None:
-        session, found = self._of(matcher)
-        session.matcher_reset(found)
+        found = self._guest.matchers.get(matcher)
+        found.model.session.matcher_reset(found.id)
+        found.fed = 0
 
     def release(self, matcher: int) -> None:
         session, found = self._of(matcher)
@@ -53,7 +53,7 @@ class Grammars(Interface):
     def create_mask(self, runs: str) -> int:
         guest = self._guest
         guest.masks.check_room()
-        packed = check_packed("file", runs, guest.limits.file, "runs")
+        packed = check_packed("message", runs, guest.limits.message, "runs")
         unpack_ids(packed, "runs")
         return guest.masks.add(Mask(runs=unpack(packed, "runs")))
 
@@ -71,7 +71,7 @@ class Grammars(Interface):
             return guest.waits.add(
                 lambda: Once(
                     start(),
-                    lambda made: str(guest.matchers.add(Bound(model, made))),
+                    lambda made: str(guest.matchers.add(Follower(model, made))),
                     undo=model.session.release_matcher,
                     over=kept,
                 )

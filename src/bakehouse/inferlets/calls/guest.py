@@ -10,7 +10,7 @@ from threading import RLock
 
 from bakehouse.engine.handle import Engine, SessionLimits
 from bakehouse.inferlets.base import Failure, Launch, McpSession, Outlet, Services
-from bakehouse.inferlets.calls.base import Bound, Model, Table, check_size
+from bakehouse.inferlets.calls.base import Bound, Follower, Model, Table, check_size
 from bakehouse.inferlets.calls.calls import Calls
 from bakehouse.inferlets.calls.inbox import Inbox, Room
 from bakehouse.inferlets.calls.masks import Mask
@@ -46,9 +46,9 @@ class Guest:
         self.files: Inbox[bytes] = Inbox(limits.queue, self.room)
         self.models: Table[Model] = Table("model")
         self.contexts: Table[Bound] = Table("context", "contexts", limits.contexts)
-        self.matchers: Table[Bound] = Table("matcher", "matchers", limits.matchers)
+        self.matchers: Table[Follower] = Table("matcher", "matchers", limits.matchers)
         self.masks: Table[Mask] = Table("mask", "matchers", limits.matchers)
-        self.decoders: Table[Bound] = Table("decoder", "matchers", limits.matchers)
+        self.decoders: Table[Follower] = Table("decoder", "matchers", limits.matchers)
         self.tunings: Table[Bound] = Table("adapter")
         self.shared_adapters: set[Bound] = set()
         self.mcp: Table[McpSession] = Table("session", "mcp", MCP_SESSIONS)
@@ -132,6 +132,5 @@ class Guest:
                 for session in self.mcp.clear():
                     stack.callback(session.close)
                 stack.callback(self.waits.close)
-            for table in (self.contexts, self.matchers, self.decoders, self.tunings):
+            for table in (self.contexts, self.tunings, self.matchers, self.decoders, self.masks):
                 table.clear()
-            self.masks.clear()

@@ -48,7 +48,7 @@ class Models(Interface):
     def decode(self, model: int, ids: str) -> str:
         guest = self._guest
         session = guest.models.get(model).session
-        return session.decode(unpack_ids(check_packed("file", ids, guest.limits.file, "ids")))
+        return session.decode(unpack_ids(check_packed("message", ids, guest.limits.message, "ids")))
 
     def vocabulary(self, model: int) -> str:
         found = self._guest.models.get(model)

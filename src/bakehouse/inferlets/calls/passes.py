@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.params import ForwardRequest, SamplerKind
 from bakehouse.inferlets.calls import forms
-from bakehouse.inferlets.calls.base import Bound, Interface, Model, Table, check_size
+from bakehouse.inferlets.calls.base import Bound, Follower, Interface, Model, Table, check_size
 from bakehouse.inferlets.calls.waits import Flow, Once
+from bakehouse.inferlets.errors import Refused
+
+#: Bytes that a character of a request may take while its pass waits: a token's digit and comma, as an integer object.
+PER_CHARACTER = 20
 
 
 class Passes(Interface):
@@ -18,7 +23,15 @@ class Passes(Interface):
     def forward(self, model: int, request: str) -> int:
         found = self._guest.models.get(model)
         asked = forms.forward(self._checked(request), self._resolve(found))
-        return self._guest.waits.add(lambda: Once(found.session.forward(asked), forms.output))
+        room, size = self._guest.room, len(request) * PER_CHARACTER + self._result_size(found, asked)
+        room.take(size)
+        try:
+            return self._guest.waits.add(
+                lambda: Once(found.session.forward(asked), forms.output, over=lambda: room.give(size))
+            )
+        except BaseException:
+            room.give(size)
+            raise
 
     def generate(self, context: int, request: str) -> int:
         guest = self._guest
@@ -30,6 +43,18 @@ class Passes(Interface):
 
     def whole(self, generation: int) -> None:
         self._guest.waits.gather(generation)
+
+    def _result_size(self, model: Model, asked: ForwardRequest) -> int:
+        """Bytes of the distributions and embeddings of a pass. Raises `Refused` where they are more than a file's."""
+        size, limit = 0, self._guest.limits.file
+        for at in asked.samplers:
+            if at.sampler.kind is SamplerKind.DIST:
+                size += len(at.indices) * 8 * (at.sampler.entries or model.info.vocab_size)
+            elif at.sampler.kind is SamplerKind.EMBEDDING:
+                size += len(at.indices) * 4 * model.info.hidden_size
+        if size > limit:
+            raise Refused(f"file: the results of a pass may have at most {limit} bytes, not {size}", field="file")
+        return size
 
     def _checked(self, request: str) -> str:
         return check_size("message", request, self._guest.limits.message, "request")
@@ -45,7 +70,7 @@ class Passes(Interface):
         }
 
 
-def _of(table: Table[Bound], handle: object, model: Model) -> int:
+def _of(table: Table[Bound] | Table[Follower], handle: object, model: Model) -> int:
     """The engine's id of what *handle* is, which must be of *model*."""
     found = table.get(handle)
     if found.model is not model:

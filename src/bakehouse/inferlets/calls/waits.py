@@ -393,6 +393,9 @@ class Waits(Interface):
         return self._guest.waits.take(wait)
 
     def any(self, waits: str, seconds: float) -> str:
+        limit = self._guest.limits.waits
+        if len(waits) > 4 * (limit + OVER):
+            raise over("waits", limit, "results that are waited for; so many cannot be asked for at once")
         return pack_ids(self._guest.waits.any(unpack_ids(waits, "waits"), seconds))
 
     def drop(self, wait: int) -> None:
