@@ -80,11 +80,12 @@ class Admission:
     def _check_owner(self, used: _Used, memory: int) -> None:
         limits = self._limits
         if used.instances >= limits.instances:
-            raise Refused(f"instances: an owner has at most {limits.instances} at one time")
+            raise Refused(f"instances: an owner has at most {limits.instances} at one time", field="instances")
         if used.memory + memory > limits.memory:
             raise Refused(
                 f"memory: an owner's instances may use {limits.memory} bytes together, by their own limits; "
-                f"{used.memory} are given away and this one asks for {memory}"
+                f"{used.memory} are given away and this one asks for {memory}",
+                field="memory",
             )
 
     def _adopt(self, instance: Instance, id: str) -> None:
@@ -93,9 +94,9 @@ class Admission:
             raise NotRunning(f"the instance {id} that is to be its parent has ended")
         limits = parent.launch.limits
         if launch.depth > limits.depth:
-            raise Refused(f"depth: programs spawn each other at most {limits.depth} deep")
+            raise Refused(f"depth: programs spawn each other at most {limits.depth} deep", field="depth")
         if len(parent.children) >= limits.children:
-            raise Refused(f"children: a program has at most {limits.children} at one time")
+            raise Refused(f"children: a program has at most {limits.children} at one time", field="children")
         parent.children[launch.id] = instance
 
 

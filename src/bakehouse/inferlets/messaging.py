@@ -117,23 +117,25 @@ class LocalMessaging(Messaging):
         held = found.topics.get(name)
         if held is None:
             if not 0 < len(name) <= MAX_TOPIC:
-                raise Refused(f"topic: its name has {len(name)} characters; 1 to {MAX_TOPIC} are possible")
+                raise Refused(
+                    f"topic: its name has {len(name)} characters; 1 to {MAX_TOPIC} are possible", field="topic"
+                )
             if len(found.topics) >= self._limits.topics:
-                raise Refused(f"topics: an owner has at most {self._limits.topics} of them at one time")
+                raise Refused(f"topics: an owner has at most {self._limits.topics} at one time", field="topics")
             held = found.topics[name] = _Topic(found, name)
             self._owners[owner] = found
         return held
 
     def _check_room(self, owner: str, held: _Topic, size: int) -> None:
         found, limits = held.owner, self._limits
-        over = ""
         if found.messages >= limits.queued:
-            over = f"queued: an owner has at most {limits.queued} messages waiting at one time"
+            field, most = "queued", f"{limits.queued} messages"
         elif found.bytes + size > limits.queued_bytes:
-            over = f"queued_bytes: an owner has at most {limits.queued_bytes} bytes of messages waiting at one time"
-        if over:
-            self._tidy(held)
-            raise Refused(over)
+            field, most = "queued_bytes", f"{limits.queued_bytes} bytes of messages"
+        else:
+            return
+        self._tidy(held)
+        raise Refused(f"{field}: an owner has at most {most} waiting at one time", field=field)
 
     def _offer(self, held: _Topic, item: _Item) -> _Pull | None:
         """Who gets *item*; None when it was queued, in the order of numbers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import mmap
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -295,7 +296,24 @@ def test_a_thousand_launches_leave_nothing(host: InferletHost) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_launches_leave_nothing(host: InferletHost) -> None:
+    launches_of(host, 1000)
+    before = resident()
     launches(host, 10_000)
+    assert resident() - before < 16 << 20
+
+
+@pytest.mark.slow
+def test_python_programs_leave_nothing(host: InferletHost, finish: Finish) -> None:
+    for count in (300, 3000):
+        before = resident()
+        for number in range(count):
+            assert finish("echo", str(number)) == Outcome(str(number))
+    assert resident() - before < 16 << 20
+
+
+def resident() -> int:
+    """Bytes of memory that this process uses."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def launches(host: InferletHost, count: int) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from bakehouse.inferlets.base import McpSession
 from bakehouse.inferlets.errors import McpFailed
-from bakehouse.inferlets.mcp import METHODS, ConfiguredMcp, McpServer
+from bakehouse.inferlets.mcp import METHODS, ConfiguredMcp, McpServer, configured
 from tests.inferlets.host.support import launch
 
 SERVER = str(Path(__file__).parent / "mcp_server.py")
@@ -124,6 +124,15 @@ def test_programs_of_one_owner_share_a_connection(shared: ConfiguredMcp, session
 def test_requests_run_at_the_same_time(session: McpSession) -> None:
     requests = [session.request("tools/call", {"name": "add", "arguments": {"a": n, "b": 1}}) for n in range(50)]
     assert [request.result(60)["structuredContent"]["result"] for request in requests] == list(range(1, 51))
+
+
+def test_so_many_requests_may_be_unanswered(session: McpSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configured, "MOST_OPEN", 1)
+    first = session.request("tools/call", {"name": "slow", "arguments": {"seconds": 0.2}})
+    with pytest.raises(McpFailed, match="at most 1 requests"):
+        ask(session, "tools/list")
+    assert first.result(60)["content"][0]["text"] == "done"
+    assert ask(session, "tools/list")
 
 
 def test_a_server_that_died_is_started_again(make: Make) -> None:

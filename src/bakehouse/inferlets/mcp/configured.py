@@ -17,6 +17,8 @@ from bakehouse.inferlets.errors import McpFailed
 from bakehouse.inferlets.mcp.base import LoopThread, McpServer, check_request
 from bakehouse.inferlets.mcp.link import Link
 
+#: Requests of one owner to one server that may be unanswered.
+MOST_OPEN = 1024
 #: Seconds that a connection is kept without a session, and that a server that could not be reached is left alone.
 IDLE, PAUSE = 60.0, 1.0
 
@@ -115,7 +117,7 @@ class _Connection:
         self._server = server
         self._idle = idle
         self._on_unused = on_unused
-        self._sessions = 0
+        self._sessions = self._open = 0
         self._timer: asyncio.TimerHandle | None = None
         self._link: asyncio.Task[Link] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -137,7 +139,13 @@ class _Connection:
         self._drop()
 
     async def request(self, method: str, params: dict[str, Any]) -> Any:
-        return await (await self.link()).request(method, params)
+        if self._open >= MOST_OPEN:
+            raise McpFailed(f"MCP server {self._server.name!r}: at most {MOST_OPEN} requests may be unanswered")
+        self._open += 1
+        try:
+            return await (await self.link()).request(method, params)
+        finally:
+            self._open -= 1
 
     async def link(self) -> Link:
         """The open link; where it broke another one, for all who ask meanwhile. Raises `McpFailed`."""
