@@ -9,9 +9,10 @@ import tomllib
 import pytest
 
 from tests.inferlets.examples.checks import CHECKS
-from tests.inferlets.examples.stages import Baked, Native
+from tests.inferlets.examples.conftest import Stages
 from tests.inferlets.examples.support import EXAMPLES, NAMES, manifest_of, source_of
 
+SLOW = pytest.mark.slow
 SOON = ("hello-world", "text-completion", "beam-search", "constrained-json", "agent-swarm")
 """Those that are built and run in the sandbox each time; the others in `make test-slow`."""
 
@@ -21,29 +22,29 @@ def test_every_example_has_its_check() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_the_dummy(native: Native, name: str) -> None:
-    CHECKS[name](native)
+def test_on_the_dummy(on_the_dummy: Stages, name: str) -> None:
+    CHECKS[name](on_the_dummy[0])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_a_tiny_model(tiny: Native, name: str) -> None:
-    CHECKS[name](tiny)
+def test_on_a_tiny_model(on_a_tiny_model: Stages, name: str) -> None:
+    CHECKS[name](on_a_tiny_model[0])
 
 
-@pytest.mark.parametrize("name", SOON)
-def test_in_the_sandbox(baked: Baked, name: str) -> None:
-    CHECKS[name](baked)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(NAMES) - set(SOON)))
-def test_the_others_in_the_sandbox(baked: Baked, name: str) -> None:
-    CHECKS[name](baked)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name not in SOON else ()) for name in NAMES])
+def test_in_the_sandbox(on_the_dummy: Stages, name: str) -> None:
+    CHECKS[name](on_the_dummy[1])
 
 
 @pytest.mark.slow
-def test_agents_of_a_swarm_may_be_instances_of_their_own(baked: Baked) -> None:
-    baked.install("agent-swarm")
+@pytest.mark.parametrize("name", NAMES)
+def test_in_the_sandbox_on_a_tiny_model(on_a_tiny_model: Stages, name: str) -> None:
+    CHECKS[name](on_a_tiny_model[1])
+
+
+@pytest.mark.slow
+def test_agents_of_a_swarm_may_be_instances_of_their_own(on_the_dummy: Stages) -> None:
+    _, baked = on_the_dummy
     jobs = [f"job {number}" for number in range(8)]
     done = baked.run("agent-swarm", agents=3, jobs=jobs, max_tokens=6, apart=True)
     assert sorted(done.result["made"]) == jobs
