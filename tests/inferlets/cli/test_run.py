@@ -82,7 +82,8 @@ def test_a_native_program_runs_under_this_python(pie: Pie, script: Script) -> No
         "    print(os.getcwd())\n"
         "    with Context(Model.load(runtime.models()[0])) as ctx:\n"
         "        ctx.user(input['prompt'])\n"
-        "        return {'tokens': len(ctx.generate(Sampler.greedy(), max_tokens=5).tokens()), 'count': input['count']}\n"
+        "        found = ctx.generate(Sampler.greedy(), max_tokens=5).tokens()\n"
+        "        return {'tokens': len(found), 'count': input['count']}\n"
     )
     ended = pie("run", "--native", main, "--dummy", "--", "--prompt", "Hello", "--count", "3")
     assert (ended.status, ended.err) == (0, "")
@@ -141,7 +142,7 @@ def test_ctrl_c_ends_a_native_program(pie: Pie, script: Script, body: str) -> No
     ],
 )
 def test_what_cannot_be_run_is_refused_with_the_way_out(pie: Pie, arguments: list[str], text: str) -> None:
-    ended = pie("run", *arguments)
+    ended = pie.here("run", *arguments)
     assert ended.status == 2
     assert text in ended.err
     assert "Traceback" not in ended.err
@@ -150,13 +151,13 @@ def test_what_cannot_be_run_is_refused_with_the_way_out(pie: Pie, arguments: lis
 def test_a_component_without_its_manifest_is_refused(pie: Pie, tool: Path) -> None:
     alone = pie.folder / "alone.wasm"
     alone.write_bytes(b"")
-    ended = pie("run", "--dummy", "--path", alone)
+    ended = pie.here("run", "--dummy", "--path", alone)
     assert ended.status == 2
     assert "Add --manifest PATH/Pie.toml" in ended.err
 
 
 def test_what_is_no_component_is_refused(pie: Pie, component: Path) -> None:
     component.write_bytes(b"\0asm nonsense")
-    ended = pie("run", "--dummy", "--path", component)
+    ended = pie.here("run", "--dummy", "--path", component)
     assert ended.status == 2
     assert "Traceback" not in ended.err
