@@ -149,7 +149,8 @@ class InferletBuilder:
             await asyncio.shield(asyncio.to_thread(remove_tree, temp))
 
     async def _bake(self, app_dir: Path, wasm: Path, temp: Path, log: Log) -> None:
-        for folder in (wasm.parent, self._cache, self._uv_cache):
+        cache = self._cache.resolve()  # the isolation knows places, not links to them
+        for folder in (wasm.parent, cache, self._uv_cache):
             folder.mkdir(parents=True, exist_ok=True)
         env = {
             **self._environ,
@@ -159,10 +160,10 @@ class InferletBuilder:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         process = await self._spawn(
-            [sys.executable, "-m", "bakehouse.wiring.bake", str(app_dir), str(wasm), str(self._cache)],
+            [sys.executable, "-m", "bakehouse.wiring.bake", str(app_dir), str(wasm), str(cache)],
             env=env,
             cwd=temp,
-            writable=[temp, self._cache, self._uv_cache],
+            writable=[temp, cache, self._uv_cache],
             readable=[app_dir, *_our_code()],
         )
         async with asyncio.timeout(_BUILD_SECONDS):

@@ -22,7 +22,7 @@ from bakehouse.inferlets.base import OwnerLimits
 if TYPE_CHECKING:
     from bakehouse.wiring.local import Local
 
-HOST_SOCKET = "inferlets.sock"
+HOST_SOCKET, DIALOGUE_SOCKET = "inferlets.sock", "dialogues.sock"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,10 @@ async def _serve(config: Config, path: Path) -> Stop:
     # Imported here: they load torch and wasmtime, and what is missing of them must be told as other refusals are.
     try:
         from bakehouse.engine.serve import Server
+        from bakehouse.inferlets.dialogue import Desk
+        from bakehouse.inferlets.dialogue.serving import DialogueServer
         from bakehouse.inferlets.mcp import McpServer
+        from bakehouse.inferlets.processes import Processes
         from bakehouse.inferlets.serve import HostServer
         from bakehouse.wiring.local import local_host
     except ModuleNotFoundError as error:
@@ -64,6 +67,10 @@ async def _serve(config: Config, path: Path) -> Stop:
         host = HostServer(local.host, local.programs, path.with_name(HOST_SOCKET))
         await host.start()
         stack.push_async_callback(host.close)
+        desk = Desk(Processes(local.host), local.programs, local.relays)
+        dialogues = DialogueServer(desk, path.with_name(DIALOGUE_SOCKET))
+        await dialogues.start()
+        stack.push_async_callback(dialogues.close)
         return stack.pop_all().aclose
     raise AssertionError("unreachable")
 

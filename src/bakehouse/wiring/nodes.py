@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -90,6 +91,12 @@ class Node:
                 await asyncio.sleep(_AGAIN_SECONDS)  # it was just dying; its next process listens soon
             except EngineError as error:
                 raise HostLost(error.detail) from error
+
+    async def beside(self, name: str) -> Path:
+        """Where the process of now listens under *name*. Raises `HostLost` while it is not `up`."""
+        if not self.up:
+            raise HostLost(self._refused or "the node is starting")
+        return (await self._engine.beside(name))[0]
 
     async def _connected(self) -> RemoteHost:
         if self._host is None or not self._host.open:

@@ -14,6 +14,7 @@ import structlog
 
 from bakehouse.api.app import Services, create_app
 from bakehouse.api.inferencesh.shapes import webhook_body
+from bakehouse.api.inferlets import router as dialogue_router
 from bakehouse.blobs.disk import DiskBlobs
 from bakehouse.build.builder import Builder, BuildSettings
 from bakehouse.build.executor import BuildExecutor
@@ -46,6 +47,7 @@ from bakehouse.service.tasks import QueueLimits, Tasks
 from bakehouse.service.webhooks import Webhooks, WebhookSettings
 from bakehouse.settings import Settings
 from bakehouse.store import open_store
+from bakehouse.wiring.dialogues import NodeInferlets
 from bakehouse.wiring.inferlets import Builds, InferletBuilder, guess_type, inferlet_settings, read_package
 from bakehouse.wiring.nodes import make_node
 from bakehouse.wiring.tools import isolated_spawn
@@ -81,7 +83,10 @@ class Platform:
         self._make_executors()
         self._make_dispatch()
         self._watch()
-        self.app = create_app(self._services())
+        talks = self.node is not None and self.runs_inferlets
+        self.app = create_app(self._services(), [dialogue_router] if talks else [])
+        if self.node is not None:
+            self.app.state.inferlets = NodeInferlets(self.node, self.keys)
 
     # ---- parts ------------------------------------------------------------------------------------------------
 

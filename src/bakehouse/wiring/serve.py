@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 
 from bakehouse.engine.spec import ModelSpec
+from bakehouse.inferlets.talk import MAX_FRAME
 from bakehouse.settings import Settings
 from bakehouse.wiring.home import Home
 from bakehouse.wiring.http import CorkedProtocol
@@ -57,7 +58,9 @@ async def _main(
             platform.app,
             loop="none",
             http=CorkedProtocol,
-            ws="none",
+            ws="websockets-sansio" if platform.runs_inferlets else "none",
+            ws_max_size=MAX_FRAME,
+            ws_per_message_deflate=False,  # it costs more than it saves where most frames are small
             lifespan="off",
             proxy_headers=False,
             log_config=None,

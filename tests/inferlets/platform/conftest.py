@@ -48,10 +48,11 @@ def package(tmp_path_factory: pytest.TempPathFactory, actor: Path) -> Package:
 
 
 def with_model(home: Path, name: str = "tiny") -> Path:
-    """*home*, with a dummy model in it, and with what earlier tests have compiled."""
-    (CACHE / "compiled").mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home / "inferlets").mkdir(parents=True, exist_ok=True)
-    (home / "inferlets" / "compiled").symlink_to(CACHE / "compiled")
+    """*home*, with a dummy model in it, and with what earlier tests have built and compiled."""
+    for kept, place in ((CACHE / "compiled", "inferlets/compiled"), (CACHE / "bakery", "cache/bakery")):
+        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (home / place).parent.mkdir(parents=True, exist_ok=True)
+        (home / place).symlink_to(kept)
     command = [sys.executable, "-c", ENTRY, "models", "add", name, "dummy", "--home", str(home)]
     subprocess.run(command, check=True, capture_output=True)
     return home

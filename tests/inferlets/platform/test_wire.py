@@ -93,11 +93,13 @@ async def test_what_an_instance_gives_comes_in_order(far: Far) -> None:
 
 async def test_a_large_file_goes_both_ways(far: Far) -> None:
     size = 3 * wire.PART + 17
-    before, file, _, _ = await story(await far.start("files", size=size))
+    roomy = Limits(memory=256 << 20)
+    before, file, after, end = await story(await far.start("files", roomy, size=size))
     assert before == Message("before")
     assert isinstance(file, File)
     assert file.data == b"\x89PNG\r\n\x1a\n" + bytes(size)
-    reading = await far.start("file_size")
+    assert (after, end) == (Message("after"), End(Outcome("")))
+    reading = await far.start("file_size", roomy)
     await reading.send_file(bytes(size))
     *_, end = await story(reading)
     assert end == End(Outcome(f'{{"size": {size}}}'))

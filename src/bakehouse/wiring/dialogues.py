@@ -1,0 +1,70 @@
+"""The WebSocket of `bakehouse serve`: keys are asked for here, the dialogues are the node's."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bakehouse.api.inferlets import Inferlets, Link
+from bakehouse.api.inferlets.base import Frame
+from bakehouse.core.errors import TooMany, Unauthorized, Unavailable
+from bakehouse.core.identity import Caller
+from bakehouse.inferlets.remote import HostLost
+from bakehouse.inferlets.talk import RemoteDialogue
+from bakehouse.service.keys import Keys
+from bakehouse.wiring.node import DIALOGUE_SOCKET
+from bakehouse.wiring.nodes import Node
+
+MOST_OF_OWNER, MOST = 64, 1024
+"""Connections at one time: of one owner, and in all."""
+
+
+class NodeInferlets(Inferlets):
+    """Whose key it is decides whose programs and processes a client sees: those of its owner's tasks too."""
+
+    open_to_all = False
+
+    def __init__(self, node: Node, keys: Keys) -> None:
+        self._node, self._keys = node, keys
+        self._places: Counter[str] = Counter()
+
+    async def authenticate(self, token: str | None) -> Caller:
+        """See `Inferlets`."""
+        if token is None:
+            raise Unauthorized("send an API key as: Authorization: Bearer <key>")
+        caller = await self._keys.authenticate(token)
+        caller.need("run")
+        return caller
+
+    async def open(self, caller: Caller) -> Link:
+        """See `Inferlets`."""
+        owner = caller.owner_id
+        if self._places[owner] >= MOST_OF_OWNER or self._places.total() >= MOST:
+            raise TooMany(f"an owner may have {MOST_OF_OWNER} connections at one time, all together {MOST}")
+        self._places[owner] += 1
+        try:
+            path = await self._node.beside(DIALOGUE_SOCKET)
+            dialogue = await RemoteDialogue.connect(path, owner, caller.owner_name, caller.scopes)
+        except (HostLost, OSError) as error:
+            self._places[owner] -= 1
+            raise Unavailable(f"the node cannot be reached: {error}", retry_after=2) from error
+        return _Placed(dialogue, self._places, owner)
+
+
+class _Placed(Link):
+    """A dialogue that gives its owner's place back at its end."""
+
+    def __init__(self, dialogue: RemoteDialogue, places: Counter[str], owner: str) -> None:
+        self._dialogue, self._places, self._owner = dialogue, places, owner
+        self._closed = False
+
+    async def feed(self, frame: Frame) -> None:
+        await self._dialogue.feed(frame)
+
+    async def take(self) -> list[Frame]:
+        return await self._dialogue.take()
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._places[self._owner] -= 1
+            await self._dialogue.close()
