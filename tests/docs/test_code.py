@@ -18,13 +18,21 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import StartServer
 from tests.docs.pages import PAGES, ROOT, Block, blocks
+from tests.inferlets.platform.conftest import with_model
 from tests.support.server import Server
 
 RUN = ("python", "console")
 STORIES = [page for page in PAGES if any(block.language in RUN or "file" in block.options for block in blocks(page))]
 NOT_HERE = ("make ", "bakehouse serve")
 """Beginnings of commands that set up what the tests have already, or that do not end."""
+
+
+@pytest.fixture(scope="module")
+def bakehouse_server(module_servers: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A server with the dummy model, so that it runs inferlets."""
+    return module_servers(home=with_model(tmp_path_factory.mktemp("server") / "home"))
 
 
 @pytest.mark.parametrize("page", STORIES, ids=lambda page: page.relative_to(ROOT).as_posix())
