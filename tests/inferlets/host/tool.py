@@ -1,8 +1,12 @@
 """A program that does what its first argument says."""
 
+import contextlib
+import json
 import time
 
 from inferlet import Context, Model, messaging, runtime, session
+from inferlet._host import host
+from inferlet.errors import HostError
 
 
 def main(args):
@@ -83,6 +87,26 @@ def do_push(topic: str, *messages: str) -> str:
 def do_pull(topic: str) -> str:
     session.send("pulling")
     return messaging.pull(topic)
+
+
+def do_bomb(program: str) -> str:
+    """Start as many of itself as possible, and never end."""
+    for _ in range(60):
+        with contextlib.suppress(HostError):
+            host().runtime.spawn(program, json.dumps(["bomb", program]))
+    return session.receive()
+
+
+def do_flood(text: str) -> str:
+    """Fill queues under many names until nothing more is taken."""
+    taken = refused = 0
+    while refused < 100:
+        try:
+            messaging.push(f"t{(taken + refused) % 50}", text)
+            taken, refused = taken + 1, 0
+        except HostError:
+            refused += 1
+    return str(taken)
 
 
 def do_id() -> str:
