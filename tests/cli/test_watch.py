@@ -50,3 +50,12 @@ def test_a_terminal_sees_the_same(text: str) -> None:
 def test_quiet_is_quiet() -> None:
     assert _shown(terminal=False, quiet=True) == ""
     assert _shown(terminal=True, quiet=True) == ""
+
+
+def test_messages_are_shown_and_not_repeated_as_outputs() -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, width=100, color_system=None, soft_wrap=True)
+    with Watch(console) as watch:
+        sent = {"sent": ["rye is ready", {"uri": "x"}], "partial_output": {"first": 0, "messages": ["rye is ready"]}}
+        watch.show({"status": 7, "status_text": "running", "logs": [], **sent})
+    assert stream.getvalue().splitlines()[1:] == ["  rye is ready", '  {"uri": "x"}']

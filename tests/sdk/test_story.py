@@ -126,3 +126,17 @@ def test_result_raises_for_failures() -> None:
     read(story, line(12, 3))
     with pytest.raises(TaskCancelled):
         _ = story.result
+
+
+def test_messages_are_shown_once_and_the_record_adds_what_was_missed() -> None:
+    story = Story("task_1")
+    updates = read(
+        story,
+        line(7, 3, sent=["a"], attempt=1),
+        line(7, 3, sent=["a"], attempt=1, progress={"current": 1}),
+        line(7, 4, sent=["b"], attempt=1),
+        line(7, 6, sent=["c"], attempt=2),
+    )
+    assert [update.sent for update in updates] == [["a"], [], ["b"], ["c"]]
+    ended = story.finish(Task({"status": 10, "seq": 8, "attempt": 2, "sent": ["c", "d"], "logs": []}))
+    assert ended.sent == ["d"]

@@ -46,7 +46,7 @@ class Watch:
             self._bar.stop()
 
     def show(self, update: Mapping[str, Any]) -> None:
-        """Show what is new in *update*; its ``logs`` are new lines only."""
+        """Show what is new in *update*; its ``logs`` and ``sent`` are new ones only."""
         if self._quiet or update.get("event") == "delta":
             return
         self._show_attempt(update)
@@ -56,8 +56,13 @@ class Watch:
             self._tell_status(status)
         for line in update.get("logs") or ():
             self._console.print(Text(f"  {line}", style="dim"))
+        sent = update.get("sent") or ()
+        for message in sent:
+            text = message if isinstance(message, str) else json.dumps(message, ensure_ascii=False)
+            self._console.print(Text(f"  {text}", style="bold"))
         self._show_progress(update.get("progress"))
-        self._show_partial(update.get("partial_output"))
+        if not sent:  # the partial output of such an update is the messages once more
+            self._show_partial(update.get("partial_output"))
 
     # Styles go on the texts, not on print(): that would colour the moving line below them too.
 
