@@ -16,7 +16,7 @@ from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.handle import ZoParams
 from bakehouse.inferlets.calls.base import Bound, Interface, Model, check_size
 from bakehouse.inferlets.calls.forms import fields, read
-from bakehouse.inferlets.calls.waits import Once
+from bakehouse.inferlets.calls.results import Once
 from bakehouse.inferlets.errors import Refused
 
 #: Fields of `zo_initialize`, and what the engine calls them.

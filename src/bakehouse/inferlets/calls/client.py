@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bakehouse.inferlets.calls.base import Interface, check_packed, check_size
 from bakehouse.inferlets.calls.packing import pack, unpack
-from bakehouse.inferlets.calls.waits import Once
+from bakehouse.inferlets.calls.results import Once
 
 
 class Client(Interface):

@@ -10,7 +10,7 @@ from bakehouse.inferlets.calls.base import Follower, Interface, Model, check_pac
 from bakehouse.inferlets.calls.forms import grammar, texts
 from bakehouse.inferlets.calls.masks import Mask
 from bakehouse.inferlets.calls.packing import pack, unpack, unpack_ids
-from bakehouse.inferlets.calls.waits import Once
+from bakehouse.inferlets.calls.results import Once
 
 
 class Grammars(Interface):

@@ -8,7 +8,7 @@ from bakehouse.engine.errors import BadRequest
 from bakehouse.inferlets.base import McpSession
 from bakehouse.inferlets.calls.base import Interface, check_size
 from bakehouse.inferlets.calls.forms import read
-from bakehouse.inferlets.calls.waits import Once
+from bakehouse.inferlets.calls.results import Once
 
 
 class Mcp(Interface):

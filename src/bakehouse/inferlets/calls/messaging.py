@@ -9,7 +9,8 @@ from collections.abc import Callable
 from bakehouse.engine.errors import BadRequest
 from bakehouse.inferlets.calls.base import Interface, check_size
 from bakehouse.inferlets.calls.inbox import Room
-from bakehouse.inferlets.calls.waits import NOT_YET, NotYet, Once, Wait, WaitTable
+from bakehouse.inferlets.calls.results import NOT_YET, NotYet, Once, Wait
+from bakehouse.inferlets.calls.waits import WaitTable
 from bakehouse.inferlets.errors import InferletError, Refused
 
 #: Characters of a topic's name.

@@ -8,7 +8,7 @@ from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.params import ForwardRequest, SamplerKind
 from bakehouse.inferlets.calls import forms
 from bakehouse.inferlets.calls.base import Bound, Follower, Interface, Model, Table, check_size
-from bakehouse.inferlets.calls.waits import Flow, Once
+from bakehouse.inferlets.calls.results import Flow, Once
 from bakehouse.inferlets.errors import Refused
 
 #: Bytes that a character of a request may take while its pass waits: a token's digit and comma, as an integer object.

@@ -10,7 +10,7 @@ import orjson
 from bakehouse import __version__
 from bakehouse.inferlets.calls.base import Interface, check_size, over
 from bakehouse.inferlets.calls.forms import texts
-from bakehouse.inferlets.calls.waits import Once
+from bakehouse.inferlets.calls.results import Once
 from bakehouse.inferlets.errors import Refused
 
 
