@@ -12,6 +12,7 @@ import pytest
 
 from bakehouse.engine.handle import Engine
 from bakehouse.inferlets.base import Failure, Limits, Outcome, OwnerLimits
+from bakehouse.inferlets.deadlines import Deadlines
 from bakehouse.inferlets.errors import Ended, InferletError, NoSuchProgram, NotRunning, Refused
 from bakehouse.inferlets.host import InferletHost
 from bakehouse.inferlets.programs import ProgramStore
@@ -63,6 +64,42 @@ def test_an_exception_is_a_failure_with_its_text(finish: Finish) -> None:
     failure = finish("raise", "no bread").failure
     assert failure is not None
     assert failure.message.startswith("ValueError: no bread")
+
+
+def test_a_result_is_as_long_as_a_message_at_most(finish: Finish) -> None:
+    """It goes to clients in one frame, over a socket that everybody's programs share."""
+    limits = Limits(message=1 << 16)
+    assert finish("echo", "é" * (1 << 15), limits=limits).result == "é" * (1 << 15)
+    failure = finish("echo", "é" * (1 << 15), "more", limits=limits).failure
+    assert failure is not None
+    assert (failure.code, failure.limit) == ("limit_exceeded", "message")
+    assert failure.message.startswith("message: its result has 65541 bytes; at most 65536")
+
+
+def test_the_text_of_an_exception_is_cut(finish: Finish) -> None:
+    failure = finish("raise", "é" * (1 << 16), limits=Limits(message=1 << 16)).failure
+    assert failure is not None
+    assert failure.message.startswith("ValueError: éé")
+    assert len(failure.message.encode()) in (65535, 65536)
+
+
+def test_what_is_late_and_cannot_be_ended_keeps_no_other_from_its_end() -> None:
+    class Due:
+        deadline = 0.0
+
+    stuck, other, ended = Due(), Due(), threading.Event()
+    live = [stuck, other]
+
+    def late(each: Due) -> None:
+        if each is stuck:
+            raise RuntimeError("it cannot be ended")
+        live.remove(each)
+        ended.set()
+
+    deadlines = Deadlines(lambda: list(live), late, again=0.01)
+    deadlines.add(0.0)
+    assert ended.wait(10)
+    deadlines.close()
 
 
 def test_terminate_ends_one_that_waits_at_once(start: Start) -> None:
@@ -288,6 +325,35 @@ def test_close_lets_those_end_that_can(engine: Engine, sandbox: Sandbox, program
     with pytest.raises(Refused, match="stopping"):
         host.launch(launch("small"), Seen())
     host.close()
+
+
+def test_close_comes_between_launches(engine: Engine, sandbox: Sandbox, programs: ProgramStore) -> None:
+    """Each launch is refused, or has one end."""
+    host = InferletHost(engine, sandbox, programs)
+    launched: list[Seen] = []
+
+    def launches() -> None:
+        while True:
+            seen = Seen()
+            try:
+                host.launch(launch("small"), seen)
+            except Refused as error:
+                if "stopping" in error.detail:
+                    return
+            else:
+                launched.append(seen)
+
+    threads = [threading.Thread(target=launches) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while len(launched) < 50:
+        threading.Event().wait(0.002)
+    host.close()
+    for thread in threads:
+        thread.join()
+    threads_ended()
+    assert [len(seen.ends) for seen in launched] == [1] * len(launched)
+    assert host.stats()["ended"].keys() <= {"ok", "cancelled"}
 
 
 def test_a_thousand_launches_leave_nothing(host: InferletHost) -> None:

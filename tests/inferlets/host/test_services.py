@@ -67,6 +67,16 @@ def test_children_end_with_their_parent(host: InferletHost, start: Start) -> Non
         assert each.outcome.failure.code == "cancelled"
 
 
+def test_trees_end_whole_whenever_that_is(host: InferletHost, start: Start) -> None:
+    """Terminated before the children are there, while they start, and after."""
+    for number in range(24):
+        parent, seen = start("spawn", "tool", "spawn", "tool", "receive")
+        time.sleep(number * 0.002)
+        parent.terminate()
+        assert parent.wait(10) is not None
+        assert host.instances("ada") == [] and len(seen.ends) == 1
+
+
 def test_a_child_that_nobody_waits_for_any_more_ends(host: InferletHost, start: Start) -> None:
     parent, _ = start("receive")
     result = host.services.spawn(parent.launch, "tool", ("receive",))
