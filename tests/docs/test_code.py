@@ -21,6 +21,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.docs.pages import PAGES, ROOT, Block, blocks
 from tests.inferlets.platform.conftest import with_model
+from tests.support.inferlets import keep_builds
 from tests.support.server import Server
 
 RUN = ("python", "console")
@@ -59,7 +60,7 @@ def _as_a_reader(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("INFERENCE_BASE_URL", server.base_url)
     monkeypatch.setenv("INFERENCE_API_KEY", server.key)
-    monkeypatch.setenv("BAKEHOUSE_HOME", str(server.home))
+    monkeypatch.setenv("BAKEHOUSE_HOME", str(keep_builds(server.home)))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     (folder / "examples").symlink_to(ROOT / "examples")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bakehouse.inferlets import bakery
+from tests.support.inferlets import CACHE
+
+__all__ = ["CACHE", "Build", "built"]
 
 Build = Callable[[Path | str], Path]
-
-CACHE = Path(__file__).parents[2] / ".cache" / "inferlets"
-"""Stays between runs: a build takes seconds, and its key is all that goes into it."""
 
 
 @pytest.fixture(scope="session")

@@ -138,6 +138,14 @@ def main():
     assert age > 0.0
 
 
+@pytest.mark.slow
+def test_a_dependency_that_cannot_be_imported_there(tmp_path: Path) -> None:
+    wheel(tmp_path / "wheels", {"needy/__init__.py": "import socket\nsocket.create_server(('', 0))\n"}, "needy")
+    files = {"main.py": "import needy\n", "requirements.txt": "./wheels/needy-1.2.3-py3-none-any.whl\n"}
+    with pytest.raises(BadProject, match="needy: it cannot be imported in the sandbox: "):
+        build(project(tmp_path, files), tmp_path / "out.wasm")
+
+
 def test_native_code_in_a_dependency_is_refused_by_its_name(tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", {"stone/__init__.py": "", "stone/fast.cpython-314-x86_64-linux-gnu.so": ""}, "stone")
     files = {"main.py": "import stone\n", "requirements.txt": "./wheels/stone-1.2.3-py3-none-any.whl\n"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.inferlets.bakery.test_refusals import MANIFEST, project
-from tests.inferlets.conftest import CACHE
+from tests.support.inferlets import keep_builds
 from tests.support.server import ENTRY, Server
 
 RUN = "import sys; from bakehouse.cli.bakery import main; main(sys.argv[1:])"
@@ -29,13 +28,7 @@ def bakery(*words: str | Path, cwd: Path, status: int = 0) -> subprocess.Complet
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory with what earlier tests have built and compiled."""
-    home = tmp_path_factory.mktemp("home")
-    for kept, place in (("compiled", "compiled"), ("bakery", "bakery")):
-        (CACHE / kept).mkdir(parents=True, exist_ok=True, mode=0o700)
-        (home / "inferlets").mkdir(exist_ok=True)
-        (home / "inferlets" / place).symlink_to(CACHE / kept)
-    return home
+    return keep_builds(tmp_path_factory.mktemp("home"))
 
 
 def test_create_and_build(tmp_path: Path, home: Path) -> None:
@@ -70,12 +63,8 @@ def test_what_is_there_is_not_created(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(module_servers: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    home = tmp_path_factory.mktemp("registry") / "home"
-    for kept, place in (("compiled", "inferlets/compiled"), ("bakery", "cache/bakery")):
-        (CACHE / kept).mkdir(parents=True, exist_ok=True, mode=0o700)
-        (home / place).parent.mkdir(parents=True, exist_ok=True)
-        (home / place).symlink_to(CACHE / kept)
+def server(module_servers: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
+    home = keep_builds(tmp_path_factory.mktemp("registry") / "home")
     subprocess.run(
         [sys.executable, "-c", ENTRY, "models", "add", "tiny", "dummy", "--home", str(home)],
         check=True,

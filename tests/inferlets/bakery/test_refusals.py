@@ -150,6 +150,31 @@ def test_a_module_that_nobody_brings(tmp_path: Path) -> None:
     assert "requirements.txt" in text
 
 
+def test_a_link_out_of_the_project(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret")
+    source = project(tmp_path / "in", {"main.py": "import pkg\n", "pkg/__init__.py": ""})
+    (source / "pkg" / "data.txt").symlink_to(tmp_path / "secret.txt")
+    (source / "pkg" / "round").symlink_to(source)
+    assert only(source) == ("pkg/data.txt", None, "links to a place outside of the project")
+
+
+def test_imports_that_are_not_needed_are_left_alone(tmp_path: Path) -> None:
+    source = """
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import numpy
+try:
+    import orjson
+except ImportError:
+    orjson = None
+try:
+    import socket
+finally:
+    import no_such_module
+"""
+    assert [found.line for found in refused(project(tmp_path, {"main.py": source}))] == [10]
+
+
 # Dependencies
 
 

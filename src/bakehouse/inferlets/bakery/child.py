@@ -4,10 +4,13 @@ It is a process of its own because the library prints, keeps memory, and ends th
 """
 
 import json
+import os
 import sys
 
 from componentize_py import componentize  # type: ignore[import-untyped]
 
+# Its own frames help nobody who reads what the guest's Python says.
+os.environ["RUST_BACKTRACE"] = "0"
 request = json.loads(sys.argv[1])
 componentize(
     [request["wit"]],

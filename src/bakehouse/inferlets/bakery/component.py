@@ -16,7 +16,7 @@ from bakehouse.inferlets.bakery.problems import BadProject, BuildFailed, Problem
 _CHILD = Path(__file__).with_name("child.py")
 _TIMEOUT = 300.0
 #: Begins the line by which `inferlet._entry` says what is wrong.
-_PROBLEM = re.compile(r"^bakery-problem: (\{.*\})$", re.MULTILINE)
+_PROBLEM = re.compile(r"bakery-problem: (\{.*\})\s*$", re.MULTILINE)
 _TAIL = 4000
 
 

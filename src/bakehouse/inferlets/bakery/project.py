@@ -142,7 +142,7 @@ def _sources(root: Path) -> Iterator[Path]:
     for path in sorted(root.iterdir()):
         if path.name.startswith(".") or path.name in _SKIPPED:
             continue
-        if path.is_dir() and not (path / "pyvenv.cfg").exists():
+        if path.is_dir() and not path.is_symlink() and not (path / "pyvenv.cfg").exists():
             yield from _sources(path)
         elif path.suffix == ".py" and path.is_file():
             yield path

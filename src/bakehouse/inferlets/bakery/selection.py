@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from bakehouse.inferlets.bakery.problems import BadProject, Problem
 from bakehouse.inferlets.bakery.project import Project, sandbox_modules
 from bakehouse.inferlets.bakery.unfit import unfit
 
+_PYTHON = ".".join(map(str, sys.version_info[:2]))
 #: Bytes of all files that are no Python.
 MAX_DATA = 16 << 20
 
@@ -126,6 +128,9 @@ class _Walk:
         return path.parent not in self._project.roots
 
     def _take(self, path: Path) -> None:
+        if not path.resolve().is_relative_to(self._project.folder.resolve()):
+            self.problems.append(Problem(self._shown(path), None, "links to a place outside of the project"))
+            return
         root = next(root for root in reversed(self._project.roots) if path.is_relative_to(root))
         inside = path.relative_to(root).as_posix()
         if self.selection.files.setdefault(inside, path) == path and path.suffix == ".py":
@@ -135,7 +140,8 @@ class _Walk:
         try:
             return ast.parse(path.read_bytes(), self._shown(path))
         except SyntaxError as error:
-            self.problems.append(Problem(self._shown(path), error.lineno, f"{type(error).__name__}: {error.msg}"))
+            text = f"{type(error).__name__}: {error.msg} (as Python {_PYTHON} reads it, which runs this tool)"
+            self.problems.append(Problem(self._shown(path), error.lineno, text))
         except ValueError as error:  # zero bytes
             self.problems.append(Problem(self._shown(path), None, f"no Python source: {error}"))
         return None
@@ -151,7 +157,7 @@ def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name == "__pycache__":
             continue
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             yield from _files(path)
         elif path.is_file():
             yield path
