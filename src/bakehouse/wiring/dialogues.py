@@ -1,16 +1,17 @@
-"""The WebSocket of `bakehouse serve`: keys are asked for here, the dialogues are the node's."""
+"""Who may speak over the WebSocket, and to whom: of `bakehouse serve` the dialogues are the node's."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 
 from bakehouse.api.inferlets import Inferlets, Link
 from bakehouse.api.inferlets.base import Frame
 from bakehouse.core.errors import TooMany, Unauthorized, Unavailable
-from bakehouse.core.identity import Caller
+from bakehouse.core.identity import SCOPES, Caller
 from bakehouse.inferlets.remote import HostLost
 from bakehouse.inferlets.talk import RemoteDialogue
-from bakehouse.service.keys import Keys
+from bakehouse.service.keys import FIRST_OWNER, Keys
 from bakehouse.wiring.node import DIALOGUE_SOCKET
 from bakehouse.wiring.nodes import Node
 
@@ -18,17 +19,18 @@ MOST_OF_OWNER, MOST = 64, 1024
 """Connections at one time: of one owner, and in all."""
 
 
-class NodeInferlets(Inferlets):
-    """Whose key it is decides whose programs and processes a client sees: those of its owner's tasks too."""
+class KeyedInferlets(Inferlets):
+    """Asks for keys, and gives each owner places. Without *keys* everybody is the owner ``local``."""
 
-    open_to_all = False
-
-    def __init__(self, node: Node, keys: Keys) -> None:
-        self._node, self._keys = node, keys
+    def __init__(self, keys: Keys | None) -> None:
+        self.open_to_all = keys is None
+        self._keys = keys
         self._places: Counter[str] = Counter()
 
     async def authenticate(self, token: str | None) -> Caller:
         """See `Inferlets`."""
+        if self._keys is None:
+            return Caller(FIRST_OWNER, FIRST_OWNER, FIRST_OWNER, "none", frozenset(SCOPES))
         if token is None:
             raise Unauthorized("send an API key as: Authorization: Bearer <key>")
         caller = await self._keys.authenticate(token)
@@ -42,18 +44,35 @@ class NodeInferlets(Inferlets):
             raise TooMany(f"an owner may have {MOST_OF_OWNER} connections at one time, all together {MOST}")
         self._places[owner] += 1
         try:
-            path = await self._node.beside(DIALOGUE_SOCKET)
-            dialogue = await RemoteDialogue.connect(path, owner, caller.owner_name, caller.scopes)
-        except (HostLost, OSError) as error:
+            return _Placed(await self._link(caller), self._places, owner)
+        except BaseException:
             self._places[owner] -= 1
+            raise
+
+    @abstractmethod
+    async def _link(self, caller: Caller) -> Link:
+        """A dialogue. Raises Unavailable."""
+
+
+class NodeInferlets(KeyedInferlets):
+    """Whose key it is decides whose programs and processes a client sees: those of its owner's tasks too."""
+
+    def __init__(self, node: Node, keys: Keys) -> None:
+        super().__init__(keys)
+        self._node = node
+
+    async def _link(self, caller: Caller) -> Link:
+        try:
+            path = await self._node.beside(DIALOGUE_SOCKET)
+            return await RemoteDialogue.connect(path, caller.owner_id, caller.owner_name, caller.scopes)
+        except (HostLost, OSError) as error:
             raise Unavailable(f"the node cannot be reached: {error}", retry_after=2) from error
-        return _Placed(dialogue, self._places, owner)
 
 
 class _Placed(Link):
     """A dialogue that gives its owner's place back at its end."""
 
-    def __init__(self, dialogue: RemoteDialogue, places: Counter[str], owner: str) -> None:
+    def __init__(self, dialogue: Link, places: Counter[str], owner: str) -> None:
         self._dialogue, self._places, self._owner = dialogue, places, owner
         self._closed = False
 

@@ -7,7 +7,7 @@ inferlet's client, files and tasks are is the platform's business, at the other 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,9 +17,10 @@ from bakehouse.core.errors import BakehouseError
 from bakehouse.engine.child import Stop, run_child
 from bakehouse.engine.errors import BadRequest, EngineError
 from bakehouse.engine.launching import Config
-from bakehouse.inferlets.base import OwnerLimits
+from bakehouse.inferlets.base import Limits, OwnerLimits
 
 if TYPE_CHECKING:
+    from bakehouse.inferlets.mcp import McpServer
     from bakehouse.wiring.local import Local
 
 HOST_SOCKET, DIALOGUE_SOCKET = "inferlets.sock", "dialogues.sock"
@@ -28,12 +29,13 @@ HOST_SOCKET, DIALOGUE_SOCKET = "inferlets.sock", "dialogues.sock"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """What the host is told: its folders (``folder`` for what is compiled), how many instances there may be in all,
-    `OwnerLimits` and, a dict each, what makes an `McpServer`."""
+    `OwnerLimits`, the `Limits` of what clients launch and, a dict each, what makes an `McpServer`."""
 
     folder: str
     programs: str
     most: int = 512
     owner: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
     mcp: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     def body(self) -> dict[str, Any]:
@@ -47,7 +49,6 @@ async def _serve(config: Config, path: Path) -> Stop:
         from bakehouse.engine.serve import Server
         from bakehouse.inferlets.dialogue import Desk
         from bakehouse.inferlets.dialogue.serving import DialogueServer
-        from bakehouse.inferlets.mcp import McpServer
         from bakehouse.inferlets.processes import Processes
         from bakehouse.inferlets.serve import HostServer
         from bakehouse.wiring.local import local_host
@@ -56,7 +57,7 @@ async def _serve(config: Config, path: Path) -> Stop:
     told = _read(config)
     async with AsyncExitStack() as stack:
         limits = OwnerLimits(**told.owner)
-        servers = [McpServer(**{**server, "command": tuple(server["command"])}) for server in told.mcp]
+        servers = [mcp_server(server) for server in told.mcp]
         opened = local_host(
             config.specs, Path(told.folder), programs=Path(told.programs), limits=limits, most=told.most, mcp=servers
         )
@@ -67,7 +68,7 @@ async def _serve(config: Config, path: Path) -> Stop:
         host = HostServer(local.host, local.programs, path.with_name(HOST_SOCKET))
         await host.start()
         stack.push_async_callback(host.close)
-        desk = Desk(Processes(local.host), local.programs, local.relays)
+        desk = Desk(Processes(local.host), local.programs, local.relays, Limits(**told.limits))
         dialogues = DialogueServer(desk, path.with_name(DIALOGUE_SOCKET))
         await dialogues.start()
         stack.push_async_callback(dialogues.close)
@@ -83,6 +84,13 @@ async def _refused(opened: AbstractAsyncContextManager[Local]) -> AsyncIterator[
             yield local
     except BakehouseError as error:
         raise EngineError(error.detail) from error
+
+
+def mcp_server(told: Mapping[str, Any]) -> McpServer:
+    """One of `NodeConfig.mcp`."""
+    from bakehouse.inferlets.mcp import McpServer
+
+    return McpServer(**{**told, "command": tuple(told["command"])})
 
 
 def _read(config: Config) -> NodeConfig:

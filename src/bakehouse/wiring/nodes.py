@@ -150,13 +150,21 @@ def make_node(settings: Settings, models: Sequence[ModelSpec] | None) -> Node | 
     specs = Models(settings.home).list() if models is None else list(models)
     if settings.inferlets != "on" and not specs:
         return None
-    home = settings.home
-    owner = {"instances": settings.inferlet_instances_per_owner, "memory": settings.inferlet_memory_per_owner}
-    config = NodeConfig(
-        folder=str(home / "inferlets"),
-        programs=str(home / "inferlets" / "programs"),
+    return Node(specs, node_config(settings), Policy(drain=settings.drain_grace))
+
+
+def node_config(settings: Settings) -> NodeConfig:
+    """What an inferlet host is told of the operator's choices."""
+    folder = settings.home / "inferlets"
+    return NodeConfig(
+        folder=str(folder),
+        programs=str(folder / "programs"),
         most=settings.inferlet_instances,
-        owner=owner,
+        owner={"instances": settings.inferlet_instances_per_owner, "memory": settings.inferlet_memory_per_owner},
+        limits={
+            "memory": settings.inferlet_memory,
+            "cpu": settings.inferlet_cpu_time,
+            "wall": settings.inferlet_wall_time,
+        },
         mcp=[{"name": name, **server.model_dump()} for name, server in settings.mcp_servers.items()],
     )
-    return Node(specs, config, Policy(drain=settings.drain_grace))

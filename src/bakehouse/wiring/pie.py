@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
 import uvicorn
@@ -16,24 +15,24 @@ from fastapi import FastAPI
 from bakehouse.api.common import problem
 from bakehouse.api.common.envelope import JsonReply
 from bakehouse.api.inferlets import Inferlets, Link, router
-from bakehouse.api.inferlets.base import Frame
 from bakehouse.core.clock import SystemClock
-from bakehouse.core.errors import Invalid, TooMany, Unauthorized
-from bakehouse.core.identity import SCOPES, Caller
+from bakehouse.core.errors import Invalid
+from bakehouse.core.identity import Caller
 from bakehouse.engine.spec import ModelSpec
+from bakehouse.inferlets.base import Limits, OwnerLimits
 from bakehouse.inferlets.dialogue import MAX_FRAME, Desk, Dialogue, Who
 from bakehouse.inferlets.processes import Processes
-from bakehouse.service.keys import FIRST_OWNER, Keys
+from bakehouse.service.keys import Keys
 from bakehouse.settings import Settings, is_loopback
 from bakehouse.store import open_store
+from bakehouse.wiring.dialogues import KeyedInferlets
 from bakehouse.wiring.home import Home
 from bakehouse.wiring.listener import Server, bind, new_loop, started
 from bakehouse.wiring.local import FOLDER, Local, local_host
+from bakehouse.wiring.node import mcp_server
+from bakehouse.wiring.nodes import node_config
 
 log = structlog.get_logger(__name__)
-
-#: Connections at one time: of one owner, and in all.
-MOST_OF_OWNER, MOST = 64, 1024
 
 
 def serve(settings: Settings, specs: Sequence[ModelSpec], *, no_auth: bool = False) -> int:
@@ -64,8 +63,9 @@ async def _main(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _keys(settings) as keys, local_host(specs, settings.home / FOLDER) as local:
-        server = Server(_config(_app(PieInferlets(desk_of(local), None if no_auth else keys), url)))
+    async with _keys(settings) as keys, _host(settings, specs) as local:
+        desk = Desk(Processes(local.host), local.programs, local.relays, Limits(**node_config(settings).limits))
+        server = Server(_config(_app(PieInferlets(desk, None if no_auth else keys), url)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started(server, serving)
         key = None if no_auth else await keys.first_key()
@@ -76,6 +76,18 @@ async def _main(
         server.should_exit = True
         await serving
     return 0
+
+
+def _host(settings: Settings, specs: Sequence[ModelSpec]) -> AbstractAsyncContextManager[Local]:
+    """With the limits and the MCP servers that `bakehouse serve` has too."""
+    told = node_config(settings)
+    return local_host(
+        specs,
+        settings.home / FOLDER,
+        limits=OwnerLimits(**told.owner),
+        most=told.most,
+        mcp=[mcp_server(server) for server in told.mcp],
+    )
 
 
 @asynccontextmanager
@@ -127,52 +139,12 @@ def _announce(url: str, key: str | None, models: list[str], no_auth: bool) -> No
         print(f"Your API key (shown once, admin of owner 'local'): {key}", flush=True)
 
 
-def desk_of(local: Local) -> Desk:
-    """What dialogues with clients of *local* stand on."""
-    return Desk(Processes(local.host), local.programs, local.relays)
-
-
-class PieInferlets(Inferlets):
-    """Dialogues in this process. Without *keys* everybody is the owner ``local``."""
+class PieInferlets(KeyedInferlets):
+    """Dialogues in this process. Owners go by their names: `pie run` finds what they have installed."""
 
     def __init__(self, desk: Desk, keys: Keys | None) -> None:
-        self.open_to_all = keys is None
-        self._desk, self._keys = desk, keys
-        self._open: Counter[str] = Counter()
+        super().__init__(keys)
+        self._desk = desk
 
-    async def authenticate(self, token: str | None) -> Caller:
-        if self._keys is None:
-            return Caller(FIRST_OWNER, FIRST_OWNER, FIRST_OWNER, "none", frozenset(SCOPES))
-        if token is None:
-            raise Unauthorized("send an API key as: Authorization: Bearer <key>")
-        caller = await self._keys.authenticate(token)
-        caller.need("run")
-        return caller
-
-    async def open(self, caller: Caller) -> Link:
-        owner = caller.owner_name
-        if self._open[owner] >= MOST_OF_OWNER or self._open.total() >= MOST:
-            raise TooMany(f"an owner may have {MOST_OF_OWNER} connections at one time, all together {MOST}")
-        self._open[owner] += 1
-        return _Counted(Dialogue(self._desk, Who(owner, owner, caller.scopes)), self._open, owner)
-
-
-class _Counted(Link):
-    """A dialogue that gives its owner's place back at its end."""
-
-    def __init__(self, dialogue: Dialogue, places: Counter[str], owner: str) -> None:
-        self._dialogue = dialogue
-        self._places, self._owner = places, owner
-        self._closed = False
-
-    async def feed(self, frame: Frame) -> None:
-        await self._dialogue.feed(frame)
-
-    async def take(self) -> list[Frame]:
-        return await self._dialogue.take()
-
-    async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._places[self._owner] -= 1
-            await self._dialogue.close()
+    async def _link(self, caller: Caller) -> Link:
+        return Dialogue(self._desk, Who(caller.owner_name, caller.owner_name, caller.scopes))

@@ -91,3 +91,19 @@ def test_doctor_says_what_there_is(pie: Pie) -> None:
     assert found["wasmtime"]["state"] == "ok"
     assert found["models"]["text"].startswith("none recorded")
     assert "not enforced" in found["sandbox"]["text"]
+
+
+def test_tables_of_the_file_stay_and_are_not_shown(pie: Pie, file: Path) -> None:
+    with file.open("a") as text:
+        text.write('\n[mcp_servers.files]\nurl = "http://127.0.0.1:1"\nheaders = { Authorization = "hunter2" }\n')
+    assert pie.here("config", "set", "port", "9002").status == 0
+    assert pie.here("config", "set", "mcp_servers.tools.command", '["tool", "--serve"]').status == 0
+    found = tomllib.loads(file.read_text())
+    assert found["port"] == 9002
+    assert found["mcp_servers"] == {
+        "files": {"url": "http://127.0.0.1:1", "headers": {"Authorization": "hunter2"}},
+        "tools": {"command": ["tool", "--serve"]},
+    }
+    shown = pie.here("config", "show", "--json")
+    assert shown.json["mcp_servers"] == ["files", "tools"]
+    assert "hunter2" not in shown.out

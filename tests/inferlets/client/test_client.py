@@ -111,6 +111,14 @@ async def test_terminate_ends_it(client: Client, verb: str) -> None:
     await client.terminate(process.id)  # again, when it has ended: nothing happens
 
 
+async def test_a_result_that_no_frame_can_hold_is_an_error(client: Client) -> None:
+    process = await client.launch("tool", ["long", "10000000", "\n"])
+    with pytest.raises(ProgramFailed) as failed:
+        await process.result()
+    assert failed.value.code == "too_large"
+    assert await (await client.launch("tool", ["long", "5000000", "x"])).result() == "x" * 5_000_000
+
+
 async def test_early_messages_wait_for_the_program(client: Client) -> None:
     process = await client.launch("tool", ["echo", "50"])
     for number in range(50):

@@ -66,4 +66,10 @@ def say(text):
     return text
 
 
-VERBS = {each.__name__: each for each in (echo, talk, talk_when_told, show, turn_file, fail, wait, spin, ask, say)}
+def long(count, text):
+    return text * int(count)
+
+
+VERBS = {
+    each.__name__: each for each in (echo, talk, talk_when_told, show, turn_file, fail, wait, spin, ask, say, long)
+}

@@ -104,9 +104,7 @@ def remove(
     )
 
 
-def _on_store(
-    home: Path | None, config: Path | None, database: str | None, work: Callable[[Store], Awaitable[T]]
-) -> T:
+def _on_store(home: Path | None, config: Path | None, database: str | None, work: Callable[[Store], Awaitable[T]]) -> T:
     # Imported here, because it loads SQLAlchemy, which the other commands of `pie` do without.
     from bakehouse.cli.local import on_store
 

@@ -43,9 +43,7 @@ def show(
     """Show what the settings are: of the file, the environment, and the defaults."""
     settings = load_settings({"home": home}, environ=os.environ, config=config)
     names = _names() if key is None else [_known(key)]
-    values = {name: _plain(getattr(settings, name)) for name in names}
-    if values.get("database_url"):
-        values["database_url"] = "(set)"  # it may hold a password
+    values = {name: _shown(settings, name) for name in names}
     Output(as_json).result(
         values if key is None else next(iter(values.values())),
         lambda console: console.print("\n".join(_line(*item) for item in values.items()), markup=False),
@@ -72,12 +70,20 @@ def set_value(
 
 
 def changed(text: str, name: str, value: Any) -> str:
-    """The settings file *text* with *name* set to *value*: in its line, be it commented out, else at its end."""
+    """The settings file *text* with *name* set to *value*: in its line, be it commented out, else in a new one."""
     line = _line(name, value)
+    top, tables = _parted(text)
     found = re.compile(rf"^#?[ \t]*{re.escape(name)}[ \t]*=.*$", re.MULTILINE)
-    if found.search(text):
-        return found.sub(lambda _: line, text, count=1)
-    return f"{text.rstrip()}\n{line}\n" if text.strip() else f"{line}\n"
+    if found.search(top):
+        return found.sub(lambda _: line, top, count=1) + tables
+    before = f"{top.rstrip()}\n" if top.strip() else ""
+    return f"{before}{line}\n" + (f"\n{tables}" if tables else "")
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """What stands before the first table, where settings are, and the rest."""
+    first = re.search(r"^[ \t]*\[", text, re.MULTILINE)
+    return (text, "") if first is None else (text[: first.start()], text[first.start() :])
 
 
 def _write_checked(path: Path, text: str, home: Path | None) -> None:
@@ -103,10 +109,22 @@ def _names() -> list[str]:
 
 
 def _known(key: str) -> str:
-    name = key.replace("-", "_")
+    """*key* as the file writes it; of a dotted one the first part is a setting. Raises Failure."""
+    first, dot, rest = key.partition(".")
+    name = first.replace("-", "_")
     if name not in Settings.model_fields:
         raise Failure(f"there is no setting {key!r}", hint="`pie config show` lists them.")
-    return name
+    return name + dot + rest
+
+
+def _shown(settings: Settings, key: str) -> Any:
+    name, dot, _ = key.partition(".")
+    if dot:
+        raise Failure(f"{key}: only whole settings are shown; ask for {name}")
+    value = getattr(settings, name)
+    if isinstance(value, dict):
+        return sorted(value)  # what it holds may be secret
+    return "(set)" if value and not Settings.model_fields[name].repr else _plain(value)
 
 
 def _value(text: str) -> Any:

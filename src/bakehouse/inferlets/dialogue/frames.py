@@ -126,7 +126,16 @@ def _is_id(number: object) -> bool:
 
 
 def answer(number: int, result: Mapping[str, Any]) -> str:
-    return encode({"id": number, "result": result})
+    frame = encode({"id": number, "result": result})
+    if fits(frame):
+        return frame
+    return refusal(number, "too_large", f"the answer has {len(frame)} characters; a frame has {MAX_FRAME} bytes")
+
+
+def fits(frame: str) -> bool:
+    """Whether *frame* has at most `MAX_FRAME` bytes."""
+    # A character has four bytes at most, so that most need not be counted.
+    return len(frame) * 4 <= MAX_FRAME or len(frame.encode()) <= MAX_FRAME
 
 
 def refusal(number: int | None, code: str, message: str, **more: Any) -> str:

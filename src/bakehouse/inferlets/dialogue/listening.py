@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from bakehouse.inferlets.base import Outcome
-from bakehouse.inferlets.dialogue.frames import Frame, encode, with_bytes
+from bakehouse.inferlets.base import Failure, Outcome
+from bakehouse.inferlets.dialogue.frames import MAX_FRAME, Frame, encode, fits, with_bytes
 from bakehouse.inferlets.dialogue.outgoing import Source
 from bakehouse.inferlets.errors import NotRunning
 from bakehouse.inferlets.processes import Attachment, Entry, Process
@@ -46,6 +46,9 @@ def frames_of(process: str, entry: Entry) -> list[Frame]:
         return list(with_bytes(head, value))
     if isinstance(value, Outcome):
         failure = value.failure
-        told = {"result": value.result} if failure is None else {"error": asdict(failure)}
-        return [encode({**head, **told})]
+        frame = encode({**head, **({"result": value.result} if failure is None else {"error": asdict(failure)})})
+        if not fits(frame):
+            text = f"what it ended with has {len(frame)} characters; a frame has {MAX_FRAME} bytes"
+            frame = encode({**head, "error": asdict(Failure("too_large", text))})
+        return [frame]
     return [encode({**head, "missed" if entry.kind == "gap" else "text": value})]

@@ -60,7 +60,7 @@ class Client:
 
         Raises `NotFound`, or a `HostError` with the code ``attached`` where another client listens already.
         """
-        fields = {} if after is None else {"after": after}
+        fields: dict[str, Any] = {} if after is None else {"after": after}
         found = await self._connection.request("attach", process=process_id, **fields)
         process = self._process(found, attached=True)
         process.seq = after or 0

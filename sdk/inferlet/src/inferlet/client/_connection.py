@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from inferlet.client._errors import ConnectionLost, error_from
 from inferlet.client._frames import MAX_FRAME, Assembly, BadFrame, chunks, encode
+from inferlet.errors import LimitExceeded
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -57,19 +58,20 @@ class Connection:
             self._answers.pop(number, None)
 
     async def send(self, frame: dict[str, Any], data: bytes = b"") -> None:
+        """Raises `LimitExceeded` for what no frame can hold."""
         from websockets.exceptions import ConnectionClosed
 
+        text = encode(frame)
+        if len(text) * 4 > MAX_FRAME and len(text.encode()) > MAX_FRAME:
+            # The server would end the connection.
+            raise LimitExceeded(f"a frame has at most {MAX_FRAME} bytes, this one {len(text)} characters")
         try:
-            if not data:
-                # One write is whole by itself; only between a head and its bytes it has to wait.
-                if self._writing.locked():
-                    async with self._writing:
-                        await self._socket.send(encode(frame))
-                else:
-                    await self._socket.send(encode(frame))
+            # One write is whole by itself; only between a head and its bytes it has to wait.
+            if not data and not self._writing.locked():
+                await self._socket.send(text)
                 return
             async with self._writing:
-                await self._socket.send(encode(frame))
+                await self._socket.send(text)
                 for chunk in chunks(data):
                     await self._socket.send(chunk)
         except ConnectionClosed as error:
