@@ -20,7 +20,9 @@ def test_an_error_of_the_program(guests: Runner) -> None:
     ran = guests.run("def f(): raise ValueError('no such thing')\nf()")
     assert ran.outcome.failure is not None
     assert (ran.outcome.failure.code, ran.error, ran.limit) == ("program_error", "ValueError: no such thing", None)
-    assert any("in f" in text for stream, text in ran.seen.printed if stream == "stderr")
+    printed = "".join(text for stream, text in ran.seen.printed if stream == "stderr")
+    assert ran.outcome.failure.traceback == printed
+    assert printed.startswith("Traceback") and "in f" in printed
 
 
 def test_what_it_prints_comes_line_by_line(guests: Runner) -> None:

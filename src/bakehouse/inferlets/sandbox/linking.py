@@ -176,8 +176,8 @@ def callback(function: Function, said: Said, converters: Converters) -> Any:
         try:
             if resources:
                 here.context = context
-            words = read(arguments)
             try:
+                words = read(arguments)
                 value = call(running, *[take(*words[start:end]) for take, start, end in slots])
             except Exception as error:
                 told = None if bad is None or running.failure is not None else said(error)

@@ -31,6 +31,8 @@ class Running:
         #: The program's own code, packed, where its component is shared.
         self.payload = payload
         self.guest, self.calls, self.limits = guest, guest.calls, guest.launch.limits
+        #: Bytes of the longest text that is worth looking at: a file, packed, where every byte takes two.
+        self.longest = 2 * max(self.limits.file, self.limits.message)
         self.screen: Screen
         #: The status with which it ended itself.
         self.exited: int | None = None
@@ -94,7 +96,7 @@ class Running:
 class Ticker:
     """Moves an engine's epoch on, *period* seconds apart, while there are guests."""
 
-    def __init__(self, tick: Callable[[], None], period: float = 0.01) -> None:
+    def __init__(self, tick: Callable[[], None], period: float = 0.02) -> None:
         self._tick, self._period = tick, period
         self._changed = threading.Condition()
         self._guests, self._closed = 0, False

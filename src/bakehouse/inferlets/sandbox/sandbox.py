@@ -122,7 +122,7 @@ def _raised(text: str, running: Running) -> Failure:
     """The program ended with an error of its own."""
     if text.startswith("MemoryError"):
         return _out_of_memory(running)
-    return Failure("program_error", text)
+    return Failure("program_error", text, traceback=running.screen.traceback())
 
 
 def _stopped(error: WasmtimeError, running: Running) -> Outcome:
@@ -131,7 +131,7 @@ def _stopped(error: WasmtimeError, running: Running) -> Outcome:
         status = running.exited
         return Outcome() if status == 0 else Outcome(failure=Failure("exit", f"it exited with status {status}"))
     text = str(error)
-    if b"MemoryError" in running.screen.last or ("memory" in text and "limit" in text):
+    if b"MemoryError" in running.screen.last_errors or "exceeds memory limits" in text:
         return Outcome(failure=_out_of_memory(running))
     if "call stack exhausted" in text:
         return Outcome(failure=Failure("stack_overflow", "its calls are nested too deeply"))

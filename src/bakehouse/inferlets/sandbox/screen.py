@@ -9,6 +9,9 @@ from bakehouse.inferlets.sandbox.running import Output, Running, over
 
 Stream = Literal["stdout", "stderr"]
 
+_KEPT = 1 << 14
+_TRACEBACK = "Traceback (most recent call last):"
+
 LONGEST_LINE = 1 << 16
 """Characters. A longer line comes in pieces."""
 
@@ -22,20 +25,27 @@ class Screen:
     def __init__(self, running: Running, output: Output) -> None:
         self._running, self._left = running, running.limits.output
         self._streams = {"stdout": _Lines("stdout", output), "stderr": _Lines("stderr", output)}
-        #: What was printed last, to find out why a guest crashed.
-        self.last = b""
+        #: The end of what went to standard error, to find out why a guest failed.
+        self.last_errors = b""
 
     def write(self, stream: Stream, data: bytes) -> bool:
         """Whether the guest may go on. What is within the limit was put out in any case."""
         allowed = data[: self._left]
         self._left -= len(allowed)
-        self.last = (self.last + allowed)[-2048:]
+        if stream == "stderr":
+            self.last_errors = (self.last_errors + allowed)[-_KEPT:]
         self._streams[stream].write(allowed)
         if len(allowed) < len(data):
             limit = self._running.limits.output
             self._running.end(over("output", f"it printed more than {limit} bytes"))
             return False
         return True
+
+    def traceback(self) -> str:
+        """The last one that was printed; empty where none was, or it is too long to be of use."""
+        text = self.last_errors.decode(errors="replace")
+        begin = text.rfind(_TRACEBACK)
+        return "" if begin < 0 else text[begin:]
 
     def close(self) -> None:
         """Put out what has no line end."""

@@ -3,7 +3,8 @@
 A converter **from** a guest gets the three words of a value and answers in Python; one **to** a guest answers with
 the kind and the words. In Python a record and a tuple are tuples, a variant is its case or a pair (case, value), an
 enum is its case, a resource is the thing that it stands for, a list of bytes is `bytes`, and a result that comes back
-is a pair (whether it is ok, value). A value of the wrong shape raises `TypeError`, `ValueError` or `struct.error`.
+is a pair (whether it is ok, value). A value of the wrong shape raises `TypeError`, `ValueError` or `struct.error`; a
+text that is longer than the guest may send is `Refused`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ctypes import string_at
 from struct import Struct
 from typing import Any
 
+from bakehouse.inferlets.errors import Refused
 from bakehouse.inferlets.sandbox import ffi
 from bakehouse.inferlets.sandbox.types import Type
 
@@ -211,6 +213,13 @@ def _signed_to(kind: int, bits: int) -> To:
     return convert
 
 
+def _string_from(a: int, b: int, c: int) -> str:
+    # The library has copied it, up to 128 MiB in one call; what is too long anyway is not copied again.
+    if a > here.running.longest:
+        raise Refused(f"file: {a} bytes in one call; {here.running.longest} are allowed", field="file")
+    return string_at(b, a).decode()
+
+
 def _string_to(value: str) -> Words:
     size, where = ffi.string(value.encode())
     return (ffi.STRING, size, where, 0)
@@ -218,7 +227,7 @@ def _string_to(value: str) -> Words:
 
 _SIMPLE_FROM: dict[str, From] = {
     "bool": lambda a, b, c: bool(a & 1),
-    "string": lambda a, b, c: string_at(b, a).decode(),
+    "string": _string_from,
     "f32": lambda a, b, c: _FLOAT.unpack(_HALF.pack(a & 0xFFFFFFFF))[0],
     "f64": lambda a, b, c: _DOUBLE.unpack(_WORD.pack(a))[0],
     "char": lambda a, b, c: chr(a & 0xFFFFFFFF),
