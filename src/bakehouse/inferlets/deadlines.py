@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
+
+log = logging.getLogger(__name__)
 
 
 class Timed(Protocol):
@@ -52,8 +55,15 @@ class Deadlines(Generic[T]):
             self._next = float("inf")
             for each in self._live():
                 if each.deadline <= now:
-                    self._late(each)
+                    self._tell(each)
                 self.add(each.deadline if each.deadline > now else now + self._again)
+
+    def _tell(self, each: T) -> None:
+        try:
+            self._late(each)
+        except Exception:
+            # One that cannot be ended now is tried again; the limits of the others must hold meanwhile.
+            log.exception("what was late could not be ended")
 
     def _sleep(self) -> bool:
         """Until the next deadline. False when it is closed."""

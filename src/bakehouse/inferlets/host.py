@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,10 +174,10 @@ class InferletHost:
             self._end(instance, outcome)
 
     def _outcome(self, instance: Instance, program: Program) -> Outcome:
-        compiled = self._loaded.get(program)
+        launch, compiled = instance.launch, self._loaded.get(program)
         if instance.guest.failure is not None:
             return Outcome(failure=instance.guest.failure)
-        return self._sandbox.run(compiled, instance.guest, instance.outlet.output)
+        return _bounded(self._sandbox.run(compiled, instance.guest, instance.outlet.output), launch.limits.message)
 
     def _end(self, instance: Instance, outcome: Outcome) -> None:
         """Free everything, then tell. Each step is taken, also where one before it failed; the first is at the end."""
@@ -231,6 +232,26 @@ class _Native(NativeHost):
     def close(self) -> None:
         """May be repeated."""
         self._end(self._instance, Outcome(failure=self.guest.failure))
+
+
+def _bounded(outcome: Outcome, most: int) -> Outcome:
+    """*outcome*, whose texts are a program's own: they are kept for its client, and go over sockets as one frame."""
+    failure = outcome.failure
+    if failure is None:
+        size = len(outcome.result.encode("utf-8", "surrogatepass"))
+        if size <= most:
+            return outcome
+        text = f"message: its result has {size} bytes; at most {most} are possible. Send what is longer as a file"
+        return Outcome(failure=Failure("limit_exceeded", text, limit="message"))
+    message, traceback = _cut(failure.message, most), _cut(failure.traceback, most)
+    return Outcome(failure=replace(failure, message=message, traceback=traceback))
+
+
+def _cut(text: str, most: int) -> str:
+    """The first *most* bytes of it; of what is longer than a character each, fewer characters."""
+    if len(text) * 4 <= most:
+        return text
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
 def _end_late(instance: Instance) -> None:

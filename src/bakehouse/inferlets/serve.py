@@ -319,7 +319,13 @@ def program_body(program: Program) -> dict[str, Any]:
 
 
 def _size(item: list[Any]) -> int:
-    return sum(len(part) for part in item if isinstance(part, str | bytes))
+    return sum(_length(part) for part in item)
+
+
+def _length(part: Any) -> int:
+    if isinstance(part, dict):
+        return sum(map(_length, part.values()))
+    return len(part) if isinstance(part, str | bytes) else 0
 
 
 def _farewell(reason: str) -> bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from inferlet.client._connection import address_of
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.typing import Origin
 
 from tests.inferlets.client.support import PieServer, frame
 
@@ -136,6 +138,20 @@ async def test_a_wrong_key_in_the_header_is_401(pie: PieServer) -> None:
         await connect(address_of(pie.address), additional_headers=bearer("inf_wrong"))
     assert refused.value.response.status_code == 401
     assert json.loads(refused.value.response.body or b"")["code"] == "unauthorized"
+
+
+async def test_a_server_that_asks_for_no_key_is_not_for_pages_of_others(tmp_path: Path) -> None:
+    server = PieServer(tmp_path / "home", arguments=["--no-auth"]).start()
+    try:
+        for origin in ("https://evil.example", "http://localhost.evil.example:8787", "null"):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(address_of(server.address), origin=Origin(origin))
+            assert refused.value.response.status_code == 403
+        for own in ("http://localhost:3000", "http://127.0.0.1:8787", "http://[::1]"):
+            async with connect(address_of(server.address), origin=Origin(own)) as socket:
+                assert (await Raw(socket).ask(frame(id=1, op="hello")))["result"]["owner"] == "local"
+    finally:
+        server.kill()
 
 
 async def test_an_owner_has_64_connections(pie: PieServer) -> None:

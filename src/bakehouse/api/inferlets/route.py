@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from fastapi import APIRouter
@@ -12,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bakehouse.api.common import problem
 from bakehouse.api.inferlets.base import Frame, Inferlets, Link
-from bakehouse.core.errors import BakehouseError, Unauthorized
+from bakehouse.core.errors import BakehouseError, Forbidden, Unauthorized
 from bakehouse.core.identity import Caller
 
 PATH = "/inferlets/ws"
@@ -32,6 +34,8 @@ async def talk(socket: WebSocket) -> None:
     inferlets: Inferlets = socket.app.state.inferlets
     token = _bearer(socket)
     try:
+        if inferlets.open_to_all:
+            _check_origin(socket)
         caller = await inferlets.authenticate(token) if token or inferlets.open_to_all else None
     except BakehouseError as error:
         await socket.send_denial_response(_refusal(socket, error))
@@ -53,6 +57,20 @@ async def talk(socket: WebSocket) -> None:
 def _bearer(socket: WebSocket) -> str | None:
     scheme, _, text = socket.headers.get("authorization", "").partition(" ")
     return text.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _check_origin(socket: WebSocket) -> None:
+    """Any page in a browser may connect to this machine; the browser says whose it is. Raises `Forbidden`."""
+    origin = socket.headers.get("origin")
+    if origin is not None and not _is_local(urlsplit(origin).hostname or ""):
+        raise Forbidden(f"pages of {origin} may not use a server that asks for no key")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _refusal(socket: WebSocket, error: BakehouseError) -> Response:
@@ -83,9 +101,7 @@ async def _leave(socket: WebSocket, error: BakehouseError) -> None:
 
 
 async def _converse(socket: WebSocket, link: Link, first: Frame | None) -> None:
-    if first is not None:
-        await link.feed(first)
-    tasks = {asyncio.ensure_future(_read(socket, link)), asyncio.ensure_future(_write(socket, link))}
+    tasks = {asyncio.ensure_future(_read(socket, link, first)), asyncio.ensure_future(_write(socket, link))}
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -98,7 +114,9 @@ async def _converse(socket: WebSocket, link: Link, first: Frame | None) -> None:
             raise end
 
 
-async def _read(socket: WebSocket, link: Link) -> None:
+async def _read(socket: WebSocket, link: Link, first: Frame | None) -> None:
+    if first is not None:
+        await link.feed(first)
     receive = socket.receive
     while True:
         event = await receive()
