@@ -14,9 +14,9 @@ class PlanLimits:
     ``pages`` of ``page_size`` tokens are the whole KV pool. A step runs at most ``max_step_tokens`` rows, reads out at
     most ``max_step_rows`` of them, and takes at most ``prefill_chunk`` rows of one pass. ``aging``: seconds of waiting
     that count as one level of priority, so that the lowest is served in the end. ``max_left``: named contexts of one
-    owner that are kept when no program has them open; the least recently used go first. ``salt_per_owner``: owners share
-    no pages, at the cost of computing equal prefixes once for each. ``prefix_cache`` off: pages are shared by forks and
-    by name only, and equal text is computed each time that it comes.
+    owner that are kept when no program has them open; the least recently used go first. ``salt_per_owner``: owners
+    share no pages, at the cost of computing equal prefixes once for each. ``prefix_cache`` off: pages are shared by
+    forks and by name only, and equal text is computed each time that it comes.
     """
 
     pages: int
