@@ -47,6 +47,12 @@ class Interface:
 def _call(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def call(self: Interface, *args: Any, **named: Any) -> Any:
+        janitor = self._guest.janitor
+        if janitor is None:
+            return run(self, *args, **named)
+        return janitor.call(method.__qualname__, lambda: run(self, *args, **named))
+
+    def run(self: Interface, *args: Any, **named: Any) -> Any:
         self._guest.enter()
         try:
             return method(self, *args, **named)

@@ -12,6 +12,7 @@ from bakehouse.engine.handle import Engine, SessionLimits
 from bakehouse.inferlets.base import Failure, Launch, McpSession, Outlet, Services
 from bakehouse.inferlets.calls.base import Bound, Follower, Model, Table, check_size
 from bakehouse.inferlets.calls.calls import Calls
+from bakehouse.inferlets.calls.finalizers import Janitor
 from bakehouse.inferlets.calls.inbox import Inbox, Room
 from bakehouse.inferlets.calls.masks import Mask
 from bakehouse.inferlets.calls.waits import WaitTable
@@ -40,6 +41,8 @@ class Guest:
         self.outlet = outlet
         self.adapters = adapters
         self.failure: Failure | None = None
+        #: Of programs in this process, see `finalizers`.
+        self.janitor: Janitor | None = None
         self.waits = WaitTable(limits.waits)
         self.room = Room(limits.memory)
         self.messages: Inbox[str] = Inbox(limits.queue, self.room)
@@ -126,6 +129,8 @@ class Guest:
             if self._closed:
                 return
             self._closed = True
+            if self.janitor is not None:
+                self.janitor.stop()
             with ExitStack() as stack:  # each is freed, whatever the others raise; the last first
                 for model in self.models.clear():
                     stack.callback(model.session.close)

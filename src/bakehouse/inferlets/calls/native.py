@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from bakehouse.engine.handle import Engine
 from bakehouse.inferlets.base import Launch, Limits, Outcome, Outlet, Services
+from bakehouse.inferlets.calls.finalizers import Janitor
 from bakehouse.inferlets.calls.guest import Guest
 
 
@@ -19,6 +20,7 @@ class NativeHost:
     def __init__(self, guest: Guest) -> None:
         calls = guest.calls
         self.guest = guest
+        guest.janitor = guest.janitor or Janitor()
         self.waits = calls.waits
         self.models = calls.models
         self.contexts = calls.contexts
