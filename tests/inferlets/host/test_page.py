@@ -1,0 +1,42 @@
+"""The page about hosts says what is so."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+
+from bakehouse.inferlets.base import MIB, Limits, OwnerLimits
+from bakehouse.inferlets.manifest import INTERFACES, Manifest, Parameter, _File, _Package
+from bakehouse.inferlets.processes import KEPT_SECONDS, RING, RING_BYTES
+
+PAGE = (Path(__file__).parents[3] / "docs" / "inferlet-host.md").read_text(encoding="utf-8")
+UNITS = {"": 1, " s": 1, " MiB": MIB}
+
+
+def test_every_limit_and_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+)( MiB| s)? \|", PAGE, re.MULTILINE)
+    said = {name: float(number) * UNITS[unit] for name, number, unit in rows}
+    assert said == {field.name: float(field.default) for field in fields(Limits)}
+
+
+def test_what_an_owner_has() -> None:
+    limits = OwnerLimits()
+    text = " ".join(PAGE.split())
+    assert f"{limits.instances} at one time, the sum of their `memory` limits {limits.memory >> 30} GiB" in text
+    assert f"{limits.topics} topics, and {limits.queued} messages or {limits.queued_bytes // MIB} MiB" in text
+    assert f"{limits.memory // Limits().memory} run at one time" in text
+    assert f"{RING} entries and {RING_BYTES // MIB} MiB" in text
+    assert KEPT_SECONDS == 3600
+
+
+def test_the_manifest_has_every_field() -> None:
+    text = re.search(r"## Pie.toml\n\n```toml file=tasting/Pie.toml\n(.*?)```", PAGE, re.DOTALL)
+    assert text is not None
+    found = tomllib.loads(text[1])
+    assert found.keys() == _File.model_fields.keys()
+    assert found["package"].keys() == _Package.model_fields.keys()
+    assert Manifest.parse(text[1]).parameters[1] == Parameter("times", "int", optional=True)
+    for name, version in INTERFACES.items():
+        assert f"`{name}`" in PAGE and str(version) in PAGE
