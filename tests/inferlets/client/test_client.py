@@ -111,12 +111,21 @@ async def test_terminate_ends_it(client: Client, verb: str) -> None:
     await client.terminate(process.id)  # again, when it has ended: nothing happens
 
 
-async def test_a_result_that_no_frame_can_hold_is_an_error(client: Client) -> None:
-    process = await client.launch("tool", ["long", "10000000", "\n"])
+async def test_the_longest_result_comes_whole_and_a_longer_one_is_an_error(client: Client) -> None:
+    most = 1 << 20
+    # Each of these has six characters in JSON.
+    process = await client.launch("tool", ["long", str(most), "\x01"])
+    assert await process.result() == "\x01" * most
     with pytest.raises(ProgramFailed) as failed:
-        await process.result()
-    assert failed.value.code == "too_large"
-    assert await (await client.launch("tool", ["long", "5000000", "x"])).result() == "x" * 5_000_000
+        await (await client.launch("tool", ["long", str(most + 1), "x"])).result()
+    assert failed.value.code == "limit_exceeded"
+
+
+async def test_what_no_frame_can_hold_is_refused_here(client: Client) -> None:
+    process = await client.launch("tool", ["wait"])
+    with pytest.raises(LimitExceeded, match="a frame has at most"):
+        await process.signal("x" * (17 << 20))
+    await process.terminate()
 
 
 async def test_early_messages_wait_for_the_program(client: Client) -> None:

@@ -99,3 +99,9 @@ def test_bytes_that_may_not_follow_are_passed_over() -> None:
 
 def test_half_a_surrogate_pair_does_not_break_the_frame() -> None:
     assert json.loads(server.encode({"text": "a\ud800b"})) == {"text": "a?b"}
+
+
+def test_an_answer_that_no_frame_can_hold_is_an_error() -> None:
+    found = json.loads(server.answer(7, {"value": "\x01" * (3 << 20)}))
+    assert (found["id"], found["error"]["code"]) == (7, "too_large")
+    assert json.loads(server.answer(7, {"value": "x" * (15 << 20)}))["id"] == 7
