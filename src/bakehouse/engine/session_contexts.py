@@ -142,12 +142,19 @@ class ContextCalls(SessionBase):
         self._turn(context, Turn("tool", value, check_text("name", name)))
 
     def _turn(self, context: int, turn: Turn) -> None:
+        """Words become ids without the lock: a long text takes a second, and nobody's tokens would come meanwhile."""
         check_text("text", turn.text)
-        with self._loop.lock:
-            found = self._still(context)
-            tokens, transcript = self._served.chat.add(found.transcript, turn)
-            if len(transcript.held) > MAX_HELD:
+        written = False
+        while not written:
+            with self._loop.lock:
+                before = self._still(context).transcript
+            tokens, after = self._served.chat.add(before, turn)
+            if len(after.held) > MAX_HELD:
                 raise BadRequest.at("text", f"more than {MAX_HELD} characters wait for the user's turn")
-            self._check_buffer(len(tokens))
-            found.buffered.extend(tokens)
-            found.transcript = transcript
+            with self._loop.lock:
+                found = self._still(context)
+                written = found.transcript is before  # else something came between, and the turn is another
+                if written:
+                    self._check_buffer(len(tokens))
+                    found.buffered.extend(tokens)
+                    found.transcript = after

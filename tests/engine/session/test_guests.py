@@ -11,7 +11,16 @@ from bakehouse.engine import brle
 from bakehouse.engine.errors import BadRequest, Cancelled, LimitExceeded
 from bakehouse.engine.handle import Engine
 from bakehouse.engine.model import ServedModel
-from bakehouse.engine.params import GREEDY, ForwardRequest, GenerateRequest, GrammarSpec, SampleAt, Stop
+from bakehouse.engine.params import (
+    GREEDY,
+    Decode,
+    ForwardRequest,
+    GenerateRequest,
+    GrammarSpec,
+    SampleAt,
+    Stop,
+    Text,
+)
 from bakehouse.engine.session import SessionLimits
 from tests.engine.session.support import Programs, generate, text_context
 
@@ -131,3 +140,38 @@ def test_what_was_taken_away_is_not_kept(programs: Programs) -> None:
     assert session.decode(session.context_state(which).buffered).endswith(
         "<|im_end|>\n<|im_start|>user\nthree<|im_end|>\n"
     )
+
+
+def test_a_decoder_does_not_hold_up_the_engine(served: ServedModel, programs: Programs) -> None:
+    """Long texts take it a second: it works while the engine is between two steps, and the other way round."""
+    session = programs()
+    decoder = session.create_decoder(Decode())
+    events: list[object] = []
+    with served.loop.lock:  # as the engine's thread has it
+        feeding = threading.Thread(target=lambda: events.extend(session.decoder_feed(decoder, [97, 98])), daemon=True)
+        feeding.start()
+        feeding.join(10)
+        assert events == [Text("ab")]
+
+
+def test_a_long_text_does_not_hold_up_the_model(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one program's words become ids, the others' tokens come."""
+    session, other = programs(), programs()
+    which, there = session.create_context(), text_context(other, "abc")
+    chat, begun, go_on = session._served.chat, threading.Event(), threading.Event()
+    add = type(chat).add
+
+    def slow(self: object, transcript: object, turn: object) -> object:
+        begun.set()
+        assert go_on.wait(20)
+        return add(self, transcript, turn)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(chat), "add", slow)
+    writer = threading.Thread(target=session.user, args=(which, "a long text"))
+    writer.start()
+    assert begun.wait(20)
+    assert len(generate(other, there, sampler=GREEDY, max_tokens=5, stop=NEVER)) == 5
+    session.append_tokens(which, [65])  # what comes meanwhile stands before it
+    go_on.set()
+    writer.join()
+    assert session.decode(session.context_state(which).buffered) == "A<|im_start|>user\na long text<|im_end|>\n"
