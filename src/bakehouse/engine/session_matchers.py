@@ -87,20 +87,23 @@ class MatcherCalls(SessionBase):
     def decoder_feed(self, decoder: int, tokens: Sequence[int]) -> list[Event]:
         """The events that *tokens* complete."""
         self._check_tokens("tokens", tokens)
-        with self._loop.lock:
-            return self._decoder(decoder).feed(tokens)
+        found = self._decoder(decoder)
+        # Not the loop's lock: a long text takes a second, and nobody's tokens would come meanwhile.
+        with found.guard:
+            return found.feed(tokens)
 
     def decoder_finish(self, decoder: int) -> list[Event]:
         """What was held back, and the end; the decoder is then at its start again."""
-        with self._loop.lock:
-            found = self._decoder(decoder)
+        found = self._decoder(decoder)
+        with found.guard:
             events = found.finish()
             found.reset()
             return events
 
     def decoder_reset(self, decoder: int) -> None:
-        with self._loop.lock:
-            self._decoder(decoder).reset()
+        found = self._decoder(decoder)
+        with found.guard:
+            found.reset()
 
     def release_decoder(self, decoder: int) -> None:
         with self._loop.lock:

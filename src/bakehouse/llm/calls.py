@@ -210,9 +210,11 @@ class RunningCall:
         if end.lost is not None:
             return self._stopped or self._lost(end.lost)
         failure = end.outcome.failure
-        if failure is None:
-            return Finished(output=output_of(end.outcome.result))
-        return self._stopped or failed(failure)
+        if failure is not None:
+            return self._stopped or failed(failure)
+        if isinstance(self._stopped, Finished) and self._stopped.failure is not None:
+            return self._stopped  # it was faster than its end, but what it sent is not all there
+        return Finished(output=output_of(end.outcome.result))
 
     # ---- the inbox -----------------------------------------------------------------------------------------
 

@@ -65,6 +65,12 @@ def test_more_than_a_task_may_send_fails_it_by_name(server: Server) -> None:
     assert task["error"].startswith("messages: ")
 
 
+def test_a_task_whose_last_message_was_one_too_many_did_not_succeed(server: Server) -> None:
+    """Though its program came to its end before it could be stopped."""
+    task = server.run("actor", do("flood", count=34, size=500_000), wait=60)
+    assert (task["status"], task["error_code"]) == (FAILED, "limit_exceeded")
+
+
 def test_prints_are_logs(server: Server) -> None:
     task = server.run("actor", do("print"))
     assert task["output"] == {"printed": 2}
