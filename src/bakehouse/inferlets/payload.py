@@ -36,7 +36,11 @@ def _split(file: BinaryIO, size: int) -> tuple[int, bytes | None]:
     """What is no WebAssembly has no payload; that it is none, others say."""
     at = start = _PREAMBLE
     kind = -1
+    sections = 0
     while at < size:
+        sections += 1
+        if sections > _MOST_SECTIONS:
+            return size, None
         file.seek(at)
         head = file.read(1 + _LONGEST)
         length, used = _unleb(head, 1)
@@ -54,6 +58,8 @@ def _split(file: BinaryIO, size: int) -> tuple[int, bytes | None]:
 
 
 _LONGEST = 5
+#: A component of Python has some hundred sections. Millions of empty ones would only keep us busy.
+_MOST_SECTIONS = 100_000
 
 
 def _leb(number: int) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 import wasmtime
 
 from bakehouse.inferlets.errors import BadProgram
+from bakehouse.inferlets.payload import join, split
 from bakehouse.inferlets.sandbox import Sandbox
 from bakehouse.inferlets.sandbox import cache as caching
 from tests.inferlets.host.support import small
@@ -159,3 +160,23 @@ def test_the_disk_keeps_what_was_used_last(tmp_path: Path) -> None:
         box.compile(small(f"program {at}"))
     box.close()
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_what_it_knows_of_files_does_not_grow_with_them(box: Sandbox, tmp_path: Path) -> None:
+    box._cache._stored = 3
+    for at in range(5):
+        program = tmp_path / f"{at}.wasm"
+        program.write_bytes(join(small("one"), b"%d" % at))
+        assert box.load(program).payload == str(at)
+    assert len(box._cache._known) == 3
+    for _ in range(3):
+        with pytest.raises(BadProgram):
+            box.compile(importing('(import "print" (func))'))
+    assert not box._cache._making
+
+
+def test_a_file_of_nothing_but_empty_sections_keeps_nobody_busy(box: Sandbox) -> None:
+    wasm = small("one") + bytes(32 << 20)
+    assert split(wasm) == (len(wasm), None)
+    with pytest.raises(BadProgram, match="no valid WebAssembly"):
+        box.compile(wasm)

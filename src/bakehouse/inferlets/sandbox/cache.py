@@ -62,7 +62,7 @@ class Cache:
         self._lock = threading.Lock()
         self._ready: OrderedDict[str, Compiled] = OrderedDict()
         self._making: dict[str, threading.Lock] = {}
-        self._known: dict[Path, tuple[tuple[int, ...], _Parts]] = {}
+        self._known: OrderedDict[Path, tuple[tuple[int, ...], str, int]] = OrderedDict()
 
     def get(self, wasm: bytes) -> Compiled:
         size, payload = split(wasm)
@@ -87,17 +87,24 @@ class Cache:
                 return found
             making = self._making.setdefault(digest, threading.Lock())
         with making:
-            with self._lock:
-                found = self._ready.get(digest)
-            if found is None:
-                component = self._from_disk(digest)
-                found = self._compile(digest, read()) if component is None else self._linked(component, digest)
-            with self._lock:
-                self._making.pop(digest, None)
-                self._ready[digest] = found
-                while len(self._ready) > self._loaded:
-                    self._ready.popitem(last=False)
-        return found
+            try:
+                with self._lock:
+                    found = self._ready.get(digest)
+                return found or self._keep(self._make(digest, read))
+            finally:
+                with self._lock:
+                    self._making.pop(digest, None)
+
+    def _make(self, digest: str, read: Callable[[], bytes]) -> Compiled:
+        component = self._from_disk(digest)
+        return self._compile(digest, read()) if component is None else self._linked(component, digest)
+
+    def _keep(self, made: Compiled) -> Compiled:
+        with self._lock:
+            self._ready[made.digest] = made
+            while len(self._ready) > self._loaded:
+                self._ready.popitem(last=False)
+        return made
 
     def _compile(self, digest: str, wasm: bytes) -> Compiled:
         compiled = self._linked(compile_component(self._engine, wasm), digest)
@@ -132,15 +139,19 @@ class Cache:
         return hashlib.sha256(f"{digest} {self._settings}".encode()).hexdigest()
 
     def _read(self, path: Path) -> _Parts:
-        """The parts of a file; read again only when its size, time or place on the disk are others."""
+        """The parts of a file. It is hashed again only when its size, time or place on the disk are others."""
         status = path.stat()
         mark = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        known = self._known.get(path)
-        if known is None or known[0] != mark:
-            size, payload = split_file(path)
-            known = (mark, (_hash_of(path, size), size, payload))
+        size, payload = split_file(path)
+        with self._lock:
+            known = self._known.pop(path, None)
+        if known is None or known[0] != mark or known[2] != size:
+            known = (mark, _hash_of(path, size), size)
+        with self._lock:
             self._known[path] = known
-        return known[1]
+            while len(self._known) > self._stored:
+                self._known.popitem(last=False)
+        return known[1], size, payload
 
 
 #: The digest of a file's component, its size, and the payload behind it.
