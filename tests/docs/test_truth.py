@@ -13,6 +13,7 @@ import bakehouse
 from bakehouse.build.manifest import _InfYml
 from bakehouse.cli.app import app as command_line
 from bakehouse.cli.failures import Exit
+from bakehouse.cli.pie.app import app as pie_command_line
 from bakehouse.core import errors
 from bakehouse.core.app import Manifest
 from bakehouse.core.errors import BakehouseError
@@ -129,6 +130,11 @@ def test_the_list_of_commands_is_the_code() -> None:
     assert set(re.findall(r"^\| `(bakehouse [a-z ]+)` \|", page, re.MULTILINE)) == _commands(command_line, "bakehouse")
     statuses = {int(number) for number in re.findall(r"^\| (\d+) \| ", page, re.MULTILINE)}
     assert statuses == {int(status) for status in Exit}
+
+
+def test_the_list_of_pie_commands_is_the_code() -> None:
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(pie [a-z ]+)` \|", page, re.MULTILINE)) == _commands(pie_command_line, "pie")
 
 
 def test_the_changelog_begins_with_this_version() -> None:
