@@ -54,9 +54,11 @@ def order(guest: str) -> str:
 
 
 async def guarded(scope: Any, receive: Any, send: Any) -> None:
-    """The application, for requests that have the key."""
-    if scope["type"] == "http" and dict(scope["headers"]).get(b"authorization") != KEY.encode():
-        await send({"type": "http.response.start", "status": 401, "headers": []})
+    """The application, for requests that have the key. It has sessions, as long as nobody asks in a newer way."""
+    headers = dict(scope.get("headers", ()))
+    keyless = scope["type"] == "http" and headers.get(b"authorization") != KEY.encode()
+    if keyless or headers.get(b"mcp-method") == b"server/discover":
+        await send({"type": "http.response.start", "status": 401 if keyless else 404, "headers": []})
         await send({"type": "http.response.body", "body": b""})
     else:
         await app(scope, receive, send)

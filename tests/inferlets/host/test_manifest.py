@@ -25,6 +25,7 @@ inferlet = "1"
 [parameters]
 prompt = { type = "string", description = "What to continue" }
 beams = { type = "int", optional = true }
+words = { type = "list", optional = true }
 
 [dependencies]
 judge = "0.1.0"
@@ -53,6 +54,7 @@ def test_parameters_as_a_schema() -> None:
         "properties": {
             "prompt": {"type": "string", "description": "What to continue"},
             "beams": {"type": "integer"},
+            "words": {"type": "array"},
         },
         "required": ["prompt"],
         "additionalProperties": False,
@@ -83,7 +85,7 @@ def test_parameters_as_a_schema() -> None:
         (LEAST + "[runtime]\ncore = '^0.3'", "runtime.core"),
         (LEAST + "[runtime]\ncore = 'new'", "runtime.core"),
         (LEAST + "[parameters]\nx = 'string'", "parameters.x"),
-        (LEAST + "[parameters]\nx = { type = 'list' }", "parameters.x.type"),
+        (LEAST + "[parameters]\nx = { type = 'text' }", "parameters.x.type"),
         (LEAST + "[parameters]\nx = { type = 'int', default = 1 }", "parameters.x.default"),
         (LEAST + "[parameters]\n'a b' = { type = 'int' }", "parameters.a b"),
         (LEAST + "[dependencies]\nb = '^1.0.0'", "dependencies.b"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from bakehouse.inferlets.base import McpSession
 from bakehouse.inferlets.errors import McpFailed
 from bakehouse.inferlets.mcp import METHODS, ConfiguredMcp, McpServer, configured
+from bakehouse.inferlets.mcp.configured import PAUSE
 from tests.inferlets.host.support import launch
 
 SERVER = str(Path(__file__).parent / "mcp_server.py")
@@ -220,27 +222,50 @@ def test_close_ends_the_servers(make: Make) -> None:
             request().result(60)
 
 
-def test_over_http(make: Make) -> None:
+@pytest.fixture
+def port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def listening(port: int) -> Iterator[None]:
+    """The server, on HTTP."""
     server = subprocess.Popen([*COMMAND, str(port)])
     try:
         eventually(lambda: reachable(port))
-        url = f"http://127.0.0.1:{port}/mcp"
-        mcp = make(
-            McpServer(name="web", url=url, headers={"Authorization": "Bearer secret"}),
-            McpServer(name="keyless", url=url),
-        )
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_over_http(make: Make, port: int) -> None:
+    url = f"http://127.0.0.1:{port}/mcp"
+    mcp = make(
+        McpServer(name="web", url=url, headers={"Authorization": "Bearer secret"}), McpServer(name="keyless", url=url)
+    )
+    with listening(port):
         session = mcp.connect(ADA, "web").result(60)
         assert call(session, "add", a=2, b=3) == "5"
         with pytest.raises(McpFailed, match="'keyless': it could not be reached"):
             mcp.connect(ADA, "keyless").result(60)
-    finally:
-        server.kill()
-        server.wait()
     with pytest.raises(McpFailed, match="'web': "):
         call(session, "add", a=2, b=3)
+    with listening(port):
+        time.sleep(PAUSE)
+        assert call(session, "add", a=2, b=3) == "5"
+
+
+def test_a_server_that_was_started_anew_is_asked_again(make: Make, port: int) -> None:
+    url = f"http://127.0.0.1:{port}/mcp"
+    mcp = make(McpServer(name="web", url=url, headers={"Authorization": "Bearer secret"}))
+    with listening(port):
+        session = mcp.connect(ADA, "web").result(60)
+        first = pid_of(session)
+    with listening(port):
+        assert pid_of(session) != first
 
 
 @pytest.mark.parametrize(

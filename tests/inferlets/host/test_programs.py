@@ -173,6 +173,28 @@ def test_many_install_the_same_at_once(opened: Opened, tmp_path: Path) -> None:
     assert len(files(tmp_path)) == 2
 
 
+def test_programs_are_found_while_one_is_being_written(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever launches looks a program up, on the thread of all connections."""
+    store = opened()
+    store.install("ada", manifest("first"), small("first"))
+    found: list[str] = []
+    real = room._written
+
+    def slowly(path: Path, data: bytes) -> Path:
+        if path.suffix == ".wasm":
+            finding = threading.Thread(target=lambda: found.append(store.find("ada", "first").ref), daemon=True)
+            finding.start()
+            finding.join(10)
+        return real(path, data)
+
+    monkeypatch.setattr(room, "_written", slowly)
+    store.install("ada", manifest("second"), small("second"))
+    assert found == ["first@1.0.0"]
+    assert not list(tmp_path.rglob("*.new"))
+
+
 def test_references() -> None:
     assert Ref.parse("a@1.2.3") == Ref("a", Version(1, 2, 3))
     assert Ref.parse("ns:a") == Ref("a", None)

@@ -15,7 +15,7 @@ from typing import Any
 from bakehouse.inferlets.base import Launch, McpServers, McpSession
 from bakehouse.inferlets.errors import McpFailed
 from bakehouse.inferlets.mcp.base import LoopThread, McpServer, check_request
-from bakehouse.inferlets.mcp.link import Link
+from bakehouse.inferlets.mcp.link import Link, SessionOver
 
 #: Requests of one owner to one server that may be unanswered.
 MOST_OPEN = 1024
@@ -143,7 +143,10 @@ class _Connection:
             raise McpFailed(f"MCP server {self._server.name!r}: at most {MOST_OPEN} requests may be unanswered")
         self._open += 1
         try:
-            return await (await self.link()).request(method, params)
+            try:
+                return await (await self.link()).request(method, params)
+            except SessionOver:
+                return await (await self.link()).request(method, params)
         finally:
             self._open -= 1
 

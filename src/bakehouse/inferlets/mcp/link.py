@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OBJECT = TypeAdapter(dict[str, Any])
+_INVALID_REQUEST = -32600
+
+
+class SessionOver(McpFailed):
+    """The server does not know this connection any more, and did nothing. Another one may be tried."""
 
 
 class Link:
@@ -35,6 +40,7 @@ class Link:
         self._server = server
         self._client: Client | None = None
         self._stop = asyncio.Event()
+        self._over = False
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.get_running_loop().create_task(self._hold())
 
@@ -64,6 +70,9 @@ class Link:
         try:
             result = await self._unless_stopped(self._ask(method, params))
         except MCPError as error:
+            if self._over and error.code == _INVALID_REQUEST:
+                self._stop.set()
+                raise SessionOver(self._failed("it was started anew").detail) from None
             raise self._failed(f"{error.message} (code {error.code})") from None
         except (ValueError, RuntimeError, OSError) as error:
             # An answer that is not as the protocol says, or a transport that broke under the request.
@@ -113,7 +122,7 @@ class Link:
     async def _hold(self) -> None:
         """Open, stay open until it is to stop or the server is gone, and close."""
         try:
-            async with _client(self._server, self._stop.set) as client:
+            async with _client(self._server, self._stop.set, self._note_over) as client:
                 self._client = client
                 self._opened.set_result(None)
                 await self._stop.wait()
@@ -128,27 +137,35 @@ class Link:
             if not self._opened.done():
                 self._opened.cancel()
 
+    def _note_over(self) -> None:
+        self._over = True
+
     def _failed(self, text: str) -> McpFailed:
         return McpFailed(f"MCP server {self._server.name!r}: {text}")
 
 
 @asynccontextmanager
-async def _client(server: McpServer, on_end: Callable[[], None]) -> AsyncIterator[Client]:
-    """A client that has agreed on a version. *on_end* is called when a server that was started here is gone."""
+async def _client(server: McpServer, on_end: Callable[[], None], on_over: Callable[[], None]) -> AsyncIterator[Client]:
+    """A client that has agreed on a version.
+
+    *on_end* is called when the server is gone, *on_over* when another one took its place and knows no session of ours.
+    """
     # Here, because it takes a second to load, and most hosts have no MCP servers.
     from mcp import Client
     from mcp_types import Implementation
 
     ours = Implementation(name="bakehouse", version=bakehouse.__version__)
     async with (
-        _transport(server, on_end) as transport,
+        _transport(server, on_end, on_over) as transport,
         Client(transport, client_info=ours, read_timeout_seconds=server.start_timeout, cache=None) as client,
     ):
         yield client
 
 
 @asynccontextmanager
-async def _transport(server: McpServer, on_end: Callable[[], None]) -> AsyncIterator[Transport]:
+async def _transport(
+    server: McpServer, on_end: Callable[[], None], on_over: Callable[[], None]
+) -> AsyncIterator[Transport]:
     import httpx2
     from mcp import StdioServerParameters
     from mcp.client.stdio import stdio_client
@@ -160,8 +177,17 @@ async def _transport(server: McpServer, on_end: Callable[[], None]) -> AsyncIter
         # What it prints about itself is for the operator, so it goes where our own lines go.
         yield _watched(stdio_client(parameters, sys.__stderr__ or sys.stderr), on_end)
     else:
-        async with httpx2.AsyncClient(headers=dict(server.headers), timeout=server.timeout) as http:
-            yield streamable_http_client(server.url, http_client=http)
+        # Streams of events may be silent for long; what takes too long is given up by its request's own timeout.
+        patience = httpx2.Timeout(server.start_timeout, read=None)
+
+        async def look(response: httpx2.Response) -> None:
+            # Servers say it in words of their own, but the status is the protocol's.
+            if response.status_code == 404 and "mcp-session-id" in response.request.headers:
+                on_over()
+
+        headers, hooks = dict(server.headers), {"response": [look]}
+        async with httpx2.AsyncClient(headers=headers, timeout=patience, event_hooks=hooks) as http:
+            yield _watched(streamable_http_client(server.url, http_client=http), on_end)
 
 
 @asynccontextmanager
