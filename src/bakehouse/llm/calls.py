@@ -260,12 +260,17 @@ def arguments_of(value: dict[str, Any]) -> tuple[str, ...]:
 
 
 def output_of(result: str) -> dict[str, Any]:
-    """The task's output: the JSON object that the program returned, else its result under ``result``."""
+    """The task's output: the JSON object that the program returned, else its result under ``result``.
+
+    Of JSON's other values only an array is taken as such there: a text such as ``42`` stays the text that it is.
+    """
     try:
         value = orjson.loads(result)
     except orjson.JSONDecodeError:
         return {"result": result}
-    return value if isinstance(value, dict) else {"result": result}
+    if isinstance(value, dict):
+        return value
+    return {"result": value if isinstance(value, list) else result}
 
 
 def failed(failure: base.Failure) -> Finished:

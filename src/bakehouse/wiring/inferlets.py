@@ -22,11 +22,14 @@ from bakehouse.core.refs import RESERVED_NAMES, check_name
 from bakehouse.inferlets import manifest as pie
 from bakehouse.inferlets.base import Limits
 from bakehouse.inferlets.errors import BadProgram, InferletError
+from bakehouse.inferlets.remote import HostLost
 from bakehouse.llm.base import InferletSettings, Node
 from bakehouse.settings import Settings
 from bakehouse.wiring.bake import PROBLEM
 
 _BUILD_SECONDS = 600.0
+_NODES = 3
+"""So many nodes may die of one build's installation, or beside it."""
 _OUTPUT: dict[str, object] = {"type": "object"}
 """The JSON object that a program returned, or its result under ``result``."""
 
@@ -177,13 +180,17 @@ class InferletBuilder:
     async def _install(self, version: Version, text: str, wasm: Path) -> str:
         if self._node is None:
             raise BuildFailed("this server runs no inferlets")
-        try:
-            host = await self._node.host()
-            # By force: which content a version has was decided when it was accepted.
-            installed = await host.install(version.owner_id, text, wasm, force=True)
-        except InferletError as error:
-            raise BuildFailed(error.detail) from error
-        return str(installed["digest"])
+        for attempt in range(_NODES):
+            try:
+                host = await self._node.host()
+                # By force: which content a version has was decided when it was accepted.
+                return str((await host.install(version.owner_id, text, wasm, force=True))["digest"])
+            except HostLost as error:
+                if self._node.down or attempt == _NODES - 1:
+                    raise BuildFailed(error.detail) from error
+            except InferletError as error:
+                raise BuildFailed(error.detail) from error
+        raise AssertionError("unreachable")
 
 
 def _prebuilt(app_dir: Path) -> Path | None:

@@ -53,7 +53,7 @@ def _until_running(server: Server, task_id: str, attempt: int) -> None:
 def test_a_server_that_restarts_goes_on_with_its_programs(
     start_server: StartServer, tmp_path: Path, package: Package
 ) -> None:
-    server = start_server(home=with_model(tmp_path / "home"), env=SETTINGS)
+    server = start_server(home=with_model(tmp_path / "home"), env={**SETTINGS, "BAKEHOUSE_DRAIN_GRACE": "1s"})
     server.deploy(package())
     task = send(server, "actor", {"do": "echo"})
     tell(server, task["id"], "a")

@@ -114,8 +114,9 @@ async def run(request: Request) -> Response:
     feed = tasks.feed(task.id)
     if seconds:
         task = await tasks.wait(task, seconds)
-    logs = await tasks.log_lines(task, feed) if task.last_seq > 3 else []
-    return _task_reply(request, task, logs, messages, feed, await tasks.sent(task))
+    began = task.last_seq > 3
+    logs = await tasks.log_lines(task, feed) if began else []
+    return _task_reply(request, task, logs, messages, feed, await tasks.sent(task) if began else None)
 
 
 def _run_request(request: Request, body: RunBody) -> RunRequest:
