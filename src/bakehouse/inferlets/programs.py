@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -116,10 +117,22 @@ class ProgramStore:
         if there is not None:
             return there
         self._sandbox.compile(wasm)
-        with self._guard:
-            # Again: it took seconds, and somebody may have installed the same meanwhile.
-            there = self._admit(owner, manifest, manifest_text, digest, force)
-            return there or self._keep(owner, manifest, manifest_text, wasm, digest)
+        # Without the guard, because it takes long to be on the disk for good, and every launch looks a program up.
+        blob = self._blob(digest)
+        fresh = None if blob.exists() else _written(blob, wasm)
+        try:
+            with self._guard:
+                # Again: it took seconds, and somebody may have installed the same meanwhile.
+                there = self._admit(owner, manifest, manifest_text, digest, force)
+                if there is not None:
+                    return there
+                if not blob.exists():  # or no more: it was another program's, which is gone
+                    fresh = fresh or _written(blob, wasm)
+                    _put(fresh, blob)
+                return self._keep(owner, manifest, manifest_text, digest)
+        finally:
+            if fresh is not None:
+                fresh.unlink(missing_ok=True)
 
     def find(self, owner: str, ref: str) -> Program:
         """The program that *ref* names: `Ref.parse`. Raises `NoSuchProgram`, which says what there is, `BadProgram`."""
@@ -182,10 +195,8 @@ class ProgramStore:
         known = "installed are: " + ", ".join(map(str, sorted(versions))) if versions else "no version of it is"
         raise NoSuchProgram(f"{what_for}program {wanted} is not installed; {known}", field="program")
 
-    def _keep(self, owner: str, manifest: Manifest, text: str, wasm: bytes, digest: str) -> Program:
+    def _keep(self, owner: str, manifest: Manifest, text: str, digest: str) -> Program:
         blob = self._blob(digest)
-        if not blob.exists():
-            _write(blob, wasm)
         record = self._record(owner, manifest)
         record.parent.mkdir(parents=True, exist_ok=True)
         _write(record, json.dumps({"digest": digest, "manifest": text}).encode())
@@ -261,18 +272,33 @@ def _folder(owner: str) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """All of it or nothing, whatever happens meanwhile."""
-    temporary = path.with_name(path.name + ".new")
+    fresh = _written(path, data)
     try:
-        with temporary.open("wb") as file:
+        _put(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _written(path: Path, data: bytes) -> Path:
+    """A file of nobody else's, beside *path*, that holds *data* for good."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    try:
+        with fresh.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, must survive a power cut
-        finally:
-            os.close(folder)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
+    return fresh
+
+
+def _put(fresh: Path, path: Path) -> None:
+    """Rename it; the new name, too, must survive a power cut."""
+    fresh.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
