@@ -37,7 +37,7 @@ async def main(input: dict) -> dict | str:
     async def start(name: str) -> int:
         if input.get("apart"):
             told = json.dumps({"worker": name, "swarm": swarm, "max_tokens": max_tokens})
-            return int(await runtime.spawn("agent-swarm@0.1.0", [told]))
+            return int(await runtime.spawn("agent-swarm@1.0.0", [told]))
         return int(await work(swarm, name, max_tokens))
 
     for job in [*jobs, *(END for _ in names)]:

@@ -30,7 +30,7 @@ def main(input: dict) -> dict:
         step.input_tokens(waiting, list(positions))
         step.attention_mask([sink_mask(position, sinks, window) for position in positions])
         step.sampler([len(waiting) - 1], Sampler.greedy())
-        [token] = step.execute().value
+        [token] = step.execute().tokens
         if token in stops:
             break
         tokens.append(token)

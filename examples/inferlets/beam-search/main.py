@@ -24,7 +24,7 @@ def likeliest(model: Model, beam: Beam, count: int) -> list[tuple[int, float]]:
     waiting = beam.context.buffered_tokens
     step.input_tokens(waiting)
     step.sampler([len(waiting) - 1], Sampler.dist(1.0, count))
-    [(ids, probabilities)] = step.execute().value
+    [(ids, probabilities)] = step.execute().distributions
     return [(token, log(p)) for token, p in zip(ids, probabilities, strict=True)]
 
 

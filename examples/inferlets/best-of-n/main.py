@@ -17,7 +17,7 @@ def main(input: dict) -> dict:
         fork = prompt.fork()
         streams.append(fork.generate(sampler, max_tokens=max_tokens, auto_flush=False, logprobs=1))
 
-    samples = []
+    samples: list[dict] = []
     for stream in streams:
         text = stream.text()
         scores = [entry.logprob for entry in stream.logprobs]

@@ -14,7 +14,7 @@ def run(ctx: Context, waiting: list[int], guess: list[int]) -> list[int]:
     step.input_tokens([*waiting, *guess])
     first = len(waiting) - 1
     step.sampler(list(range(first, first + len(guess) + 1)), Sampler.greedy())
-    return list(step.execute().value)
+    return step.execute().tokens
 
 
 def settled(guess: list[int], answers: list[int]) -> int:

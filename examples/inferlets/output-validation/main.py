@@ -22,7 +22,7 @@ def score(question: Context, text: str) -> float:
         # The row of the last prompt token says what comes first, each row of the answer what comes after it.
         first = len(waiting) - 1
         step.sampler(list(range(first, first + len(answer))), Sampler.dist())
-        rows = step.execute().value
+        rows = step.execute().distributions
     total = 0.0
     for token, (ids, probabilities) in zip(answer, rows, strict=True):
         probability = dict(zip(ids, probabilities, strict=True)).get(token, 0.0)

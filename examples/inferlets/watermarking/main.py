@@ -35,7 +35,7 @@ def write(prompt: Context, count: int, boost: float, dice: Random) -> list[int]:
             step.context(ctx)
             step.input_tokens(waiting)
             step.sampler([len(waiting) - 1], Sampler.dist(1.0, 64))
-            [(ids, weights)] = step.execute().value
+            [(ids, weights)] = step.execute().distributions
             before = waiting[-1]
             marked = [
                 0.0 if token in stops else weight * exp(boost * is_green(before, token))

@@ -24,7 +24,7 @@ def generate(ctx: Context, window: int, max_tokens: int) -> list[int]:
         step.input_tokens(waiting, positions)
         step.attention_mask([window_mask(position, window) for position in positions])
         step.sampler([len(waiting) - 1], Sampler.greedy())
-        [token] = step.execute().value
+        [token] = step.execute().tokens
         if token in stops:
             break
         tokens.append(token)

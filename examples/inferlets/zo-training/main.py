@@ -19,7 +19,7 @@ async def likelihood(model: Model, adapter: Adapter, seed: int, prompt: list[int
     step.sampler(range(len(prompt) - 1, len(prompt) + len(word) - 1), Sampler.dist())
     step.adapter(adapter)
     zo.adapter_seed(step, seed)
-    rows = (await step.execute()).value
+    rows = (await step.execute()).distributions
     chances = (dict(zip(ids, found, strict=True))[token] for token, (ids, found) in zip(word, rows, strict=True))
     return sum(log(max(chance, 1e-30)) for chance in chances)
 

@@ -31,7 +31,16 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
-_JSON_TYPES = {"string": "string", "int": "integer", "float": "number", "bool": "boolean"}
+#: What parameters may be, as JSON Schema calls it. ``list`` and ``object`` are of our own.
+_JSON_TYPES = {
+    "string": "string",
+    "int": "integer",
+    "float": "number",
+    "bool": "boolean",
+    "list": "array",
+    "object": "object",
+}
+ParameterType = Literal["string", "int", "float", "bool", "list", "object"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class Parameter:
     """One value that a program takes."""
 
     name: str
-    type: Literal["string", "int", "float", "bool"]
+    type: ParameterType
     optional: bool = False
     description: str = ""
 
@@ -132,7 +141,7 @@ class _Package(_Part):
 
 
 class _Parameter(_Part):
-    type: Literal["string", "int", "float", "bool"]
+    type: ParameterType
     optional: bool = False
     description: str = ""
 

@@ -65,12 +65,8 @@ def test_its_folder_is_whole(name: str) -> None:
     assert source.count("\n") <= 80
 
 
-LISTS = {"answers", "documents", "jobs", "manners", "prompts", "schema", "tree"}
-"""Inputs that are lists or objects, for which a manifest has no type."""
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_its_manifest_says_what_it_reads(name: str) -> None:
     source = source_of(name).read_text(encoding="utf-8")
     read = set(re.findall(r'\binput(?:\.get\(|\[)"(\w+)"', source))
-    assert set(tomllib.loads(manifest_of(name)).get("parameters", {})) == read - LISTS
+    assert set(tomllib.loads(manifest_of(name)).get("parameters", {})) == read

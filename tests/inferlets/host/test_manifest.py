@@ -44,6 +44,7 @@ def test_everything_that_it_may_say() -> None:
     assert found.parameters == (
         Parameter("prompt", "string", description="What to continue"),
         Parameter("beams", "int", optional=True),
+        Parameter("words", "list", optional=True),
     )
     assert found.dependencies == {"judge": "0.1.0"}
 

@@ -35,6 +35,21 @@ class Output:
         results: list[Result] = field(default_factory=list)
         logprobs: list[TokenLogprob] = field(default_factory=list)
 
+        @property
+        def tokens(self) -> list[int]:
+            """The ids among the results."""
+            return [result for result in self.results if isinstance(result, int)]
+
+        @property
+        def distributions(self) -> list[Distribution]:
+            """The distributions among the results."""
+            return [result for result in self.results if isinstance(result, Distribution)]
+
+        @property
+        def embeddings(self) -> list[bytes]:
+            """The embeddings among the results."""
+            return [result for result in self.results if isinstance(result, bytes)]
+
     @dataclass(frozen=True)
     class Empty(Any):
         """No sampler was attached."""
@@ -49,7 +64,7 @@ class Output:
 
         @property
         def value(self) -> list[int]:
-            return [result for result in self.results if isinstance(result, int)]
+            return self.tokens
 
     @dataclass(frozen=True)
     class TokensWithSpeculation(Any):
@@ -69,7 +84,7 @@ class Output:
 
         @property
         def value(self) -> list[bytes]:
-            return [result for result in self.results if isinstance(result, bytes)]
+            return self.embeddings
 
     @dataclass(frozen=True)
     class Distributions(Any):
@@ -77,7 +92,7 @@ class Output:
 
         @property
         def value(self) -> list[Distribution]:
-            return [result for result in self.results if isinstance(result, Distribution)]
+            return self.distributions
 
 
 AnyOutput = Output.Empty | Output.Tokens | Output.TokensWithSpeculation | Output.Embeddings | Output.Distributions
