@@ -157,6 +157,17 @@ def test_files_are_below_the_owners_folder(make: Make, tmp_path: Path) -> None:
         taken(bob, bob.calls.adapters.load(create(bob), "nested/first"))
 
 
+def test_an_owner_saves_few(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bakehouse.inferlets.calls.adapters.SAVED", 3)
+    guest, bob = make(), make(owner="bob")
+    adapters, which = guest.calls.adapters, create(guest, zo=True)
+    for path in ("a", "b/c", "b/d", "a"):
+        assert taken(guest, adapters.save(which, path)) == ""
+    with pytest.raises(Refused, match=r"adapters: .* 3"):
+        adapters.save(which, "e")
+    assert taken(bob, bob.calls.adapters.save(create(bob, zo=True), "a")) == ""
+
+
 @pytest.mark.parametrize("path", ["", ".", "..", "../bob/x", "a/../../bob/x", "/etc/x", "link/x", "a\0b", 5])
 def test_paths_that_lead_out_are_refused(guest: Guest, tmp_path: Path, path: object) -> None:
     home = tmp_path / "adapters" / "ada"

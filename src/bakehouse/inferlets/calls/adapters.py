@@ -33,6 +33,10 @@ ZO = {
 MOST = 8
 
 
+#: Saved adapters of one owner, each a folder with this file.
+SAVED, CONFIG = 64, "adapter_config.json"
+
+
 class Adapters(Interface):
     def create(self, model: int, name: str) -> int:
         found = self._guest.models.get(model)
@@ -71,13 +75,14 @@ class Adapters(Interface):
     def load(self, adapter: int, path: str) -> int:
         model, found = self._changeable(adapter)
         place = str(self._place(path))
-        return self._empty(lambda: model.session.load_adapter(found, place))
+        return self._empty(lambda: self._guest.aside.run(lambda: model.session.load_adapter(found, place)))
 
     def save(self, adapter: int, path: str) -> int:
         model, found = self._guest.tunings.get(adapter)
         place = self._place(path)
+        self._check_folder(place)
         place.parent.mkdir(parents=True, exist_ok=True)
-        return self._empty(lambda: model.session.save_adapter(found, str(place)))
+        return self._empty(lambda: self._guest.aside.run(lambda: model.session.save_adapter(found, str(place))))
 
     def zo_initialize(self, adapter: int, options: str) -> int:
         model, found = self._changeable(adapter)
@@ -92,7 +97,7 @@ class Adapters(Interface):
         given = self._options(options, ("scores", "seeds", "max_sigma"))
         scores, seeds = (self._list(given, name) for name in ("scores", "seeds"))
         sigma = given.get("max_sigma", 0.0)
-        return self._empty(lambda: model.session.update_zo(found, scores, seeds, sigma))
+        return self._empty(lambda: self._guest.aside.run(lambda: model.session.update_zo(found, scores, seeds, sigma)))
 
     # Names and places
 
@@ -125,6 +130,14 @@ class Adapters(Interface):
         if base.parent != root.resolve() or parts.is_absolute() or ".." in parts.parts or base not in place.parents:
             raise BadRequest.at("path", f"{path!r} leads out of the folder of your adapters; give one relative to it")
         return place
+
+    def _check_folder(self, place: Path) -> None:
+        """A disk is everybody's; what is there may be written again."""
+        root = self._guest.adapters
+        if root is None or place.exists():
+            return
+        if sum(1 for _ in (root / self._guest.launch.owner).rglob(CONFIG)) >= SAVED:
+            raise Refused(f"adapters: an owner has at most {SAVED} saved ones; write over one", field="adapters")
 
     # Options and results
 

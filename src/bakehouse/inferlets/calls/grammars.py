@@ -70,7 +70,7 @@ class Grammars(Interface):
         try:
             return guest.waits.add(
                 lambda: Once(
-                    start(),
+                    guest.aside.run(start),
                     lambda made: str(guest.matchers.add(Follower(model, made))),
                     undo=model.session.release_matcher,
                     over=kept,

@@ -14,6 +14,7 @@ from bakehouse.inferlets.calls.base import Bound, Follower, Model, Table, check_
 from bakehouse.inferlets.calls.calls import Calls
 from bakehouse.inferlets.calls.finalizers import Janitor
 from bakehouse.inferlets.calls.inbox import Inbox, Room
+from bakehouse.inferlets.calls.line import Line
 from bakehouse.inferlets.calls.masks import Mask
 from bakehouse.inferlets.calls.waits import WaitTable
 from bakehouse.inferlets.errors import Ended, Refused
@@ -56,6 +57,7 @@ class Guest:
         self.shared_adapters: set[Bound] = set()
         self.mcp: Table[McpSession] = Table("session", "mcp", MCP_SESSIONS)
         self.children: set[Future[str]] = set()
+        self.aside = Line()
         self.calls = Calls(self)
         self._guard = RLock()
         self._closed = False

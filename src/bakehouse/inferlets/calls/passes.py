@@ -38,7 +38,8 @@ class Passes(Interface):
         model, found = guest.contexts.get(context)
         asked, whole = forms.generate(found, self._checked(request), self._resolve(model))
         if asked.grammar is not None:  # on a worker thread, which leaves it in the compiler's cache
-            guest.waits.block(model.session.compile(asked.grammar))
+            grammar = asked.grammar
+            guest.waits.block(guest.aside.run(lambda: model.session.compile(grammar)))
         return guest.waits.add(lambda: Flow(model.session.generate(asked), forms.item, whole))
 
     def whole(self, generation: int) -> None:
