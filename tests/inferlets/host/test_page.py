@@ -6,9 +6,10 @@ import re
 import tomllib
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 from bakehouse.inferlets.base import MIB, Limits, OwnerLimits
-from bakehouse.inferlets.manifest import INTERFACES, Manifest, Parameter, _File, _Package
+from bakehouse.inferlets.manifest import INTERFACES, Manifest, Parameter, ParameterType, _File, _Package
 from bakehouse.inferlets.processes import KEPT_SECONDS, RING, RING_BYTES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "inferlet-host.md").read_text(encoding="utf-8")
@@ -38,5 +39,7 @@ def test_the_manifest_has_every_field() -> None:
     assert found.keys() == _File.model_fields.keys()
     assert found["package"].keys() == _Package.model_fields.keys()
     assert Manifest.parse(text[1]).parameters[1] == Parameter("times", "int", optional=True)
+    types = [f"`{name}`" for name in get_args(ParameterType)]
+    assert f"Types of parameters are {', '.join(types[:-1])} and {types[-1]};" in PAGE
     for name, version in INTERFACES.items():
         assert f"`{name}`" in PAGE and str(version) in PAGE
