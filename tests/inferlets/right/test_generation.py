@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from inferlet import Context, Event, ForwardPass, Model, Sampler, aio
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tests.inferlets.right.conftest import Connect
+from tests.inferlets.right.conftest import SPEAKERS, Connect, Speaker
 from tests.inferlets.right.support import NEVER, Served, assert_greedy, greedy, holding, some_tokens
 
 EagerOf = Callable[[str], Any]
@@ -44,6 +44,20 @@ def test_prompts_are_the_chat_templates(family: str, connect: Connect, folder: C
             )
             assert list(ctx.buffered_tokens) == theirs
             ctx.release()
+
+
+@pytest.mark.parametrize("family", sorted(SPEAKERS))
+def test_first_prompts_are_each_familys(family: str, speaker: Speaker) -> None:
+    with speaker(family) as (model, folder), Context(model) as ctx:
+        assert model.family == family
+        ctx.system(TALK[0]["content"])
+        ctx.user(TALK[1]["content"])
+        ctx.cue()
+        theirs = PreTrainedTokenizerFast.from_pretrained(str(folder)).apply_chat_template(
+            TALK[:2], add_generation_prompt=True, enable_thinking=True, tokenize=True, return_dict=False
+        )
+        assert ctx.buffered_tokens == theirs
+        assert len(greedy(ctx, 3)) == 3
 
 
 def by_hand(ctx: Context, count: int) -> list[int]:
@@ -139,6 +153,18 @@ def test_equal_beginnings_are_run_once(model: Model, served: Served) -> None:
     assert first == other == (64, 4)
     assert again[0] <= 1 and again[1] == 0
     assert fork == (0, 0)
+
+
+def test_equal_beginnings_are_found_whoever_runs_them(connect: Connect, served: Served) -> None:
+    loop, tokens, rows, found = served["qwen3"].loop, some_tokens(80, seed=79), [], []
+    for owner in ("ada", "bob"):
+        with connect("qwen3", owner=owner, id=f"of-{owner}"):
+            before = loop.stats()["plan_rows"]
+            with holding(Model.load("qwen3"), [*tokens, 5]) as ctx:
+                rows.append(loop.stats()["plan_rows"] - before)
+                found.append(greedy(ctx, 10))
+    assert rows[0] == 80 and rows[1] <= 1
+    assert found[0] == found[1]
 
 
 KINDS = [

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
 import pytest
 from inferlet import Context, Decoder, Event, Grammar, Matcher, Model, Sampler
 
-from bakehouse.engine.handle import Engine
-from bakehouse.engine.model import ServedModel
-from tests.engine import models, tokenizers
-from tests.engine.session.support import settled
-from tests.inferlets.examples.support import Seen, connected
-from tests.inferlets.right.conftest import spec_of
-from tests.inferlets.right.support import NEVER, greedy, holding, no_services, some_tokens
+from tests.inferlets.right.conftest import Speaker
+from tests.inferlets.right.support import NEVER, greedy, holding, some_tokens
 
 SCHEMAS: list[dict[str, Any]] = [
     {
@@ -147,57 +139,13 @@ TOOL = {
         "additionalProperties": False,
     },
 }
-#: A family's tokenizer and template, on a tiny model of some family that runs here.
-CALLERS = {
-    "qwen3": "qwen3",
-    "qwen2": "qwen2",
-    "llama3": "llama",
-    "mistral3": "mistral",
-    "olmo3": "olmo3",
-    "r1": "deepseek_v3",
-}
-Talkers = Callable[[str, Path], AbstractContextManager[Model]]
+CALLERS = ("llama3", "mistral3", "olmo3", "qwen2", "qwen3", "r1")
 
 
-@pytest.fixture
-def talkers() -> Talkers:
-    """``with talkers("qwen3", folder) as model:`` serves one model for as long as it is needed."""
-
-    @contextmanager
-    def serve(name: str, path: Path) -> Iterator[Model]:
-        served = ServedModel.load(spec_of(name, path))
-        try:
-            with connected(Engine([served]), no_services(), Seen()):
-                yield Model.load(name)
-            settled(served)
-        finally:
-            served.close()
-
-    return serve
-
-
-@pytest.fixture(scope="session")
-def caller(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A tiny model that speaks like a family."""
-
-    def of(family: str) -> Path:
-        path = tmp_path_factory.mktemp(family)
-        models.make_model(path, CALLERS.get(family, family), vocab_size=tokenizers.VOCABULARY)
-        end = tokenizers.build(family).token_to_id(tokenizers.FAMILIES[family].eos or "")
-        for name in ("config.json", "generation_config.json"):
-            told = json.loads((path / name).read_text()) | {"eos_token_id": end}
-            (path / name).write_text(json.dumps(told))
-        return tokenizers.save(path, family)
-
-    return of
-
-
-@pytest.mark.parametrize("family", sorted(CALLERS))
-def test_a_call_goes_out_and_its_answer_comes_back(
-    family: str, caller: Callable[[str], Path], talkers: Talkers
-) -> None:
+@pytest.mark.parametrize("family", CALLERS)
+def test_a_call_goes_out_and_its_answer_comes_back(family: str, speaker: Speaker) -> None:
     """Forced into the family's own format, by a model that knows none, and read by the decoder like any other."""
-    with talkers(family, caller(family)) as model:
+    with speaker(family) as (model, _):
         assert model.family == family
         tool = json.dumps(TOOL)
         for seed in range(1, 4):
@@ -220,13 +168,13 @@ def test_a_call_goes_out_and_its_answer_comes_back(
                 assert len(greedy(ctx, 4)) == 4
 
 
-def test_a_call_of_gpt_oss_is_read_and_answered(caller: Callable[[str], Path], talkers: Talkers) -> None:
+def test_a_call_of_gpt_oss_is_read_and_answered(speaker: Speaker) -> None:
     """The one family whose calls cannot be forced: here they are written by hand."""
     written = (
         "<|channel|>analysis<|message|>Flour, surely.<|end|><|start|>assistant<|channel|>commentary to=functions.weigh "
         '<|constrain|>json<|message|>{"of": "flour", "grams": 9}'
     )
-    with talkers("gpt_oss", caller("gpt_oss")) as model, Context(model) as ctx:
+    with speaker("gpt_oss") as (model, _), Context(model) as ctx:
         ctx.equip_tools([json.dumps(TOOL)])
         ctx.user("How much flour?")
         ctx.cue()
