@@ -14,6 +14,7 @@ import contextlib
 import gc
 import importlib
 import json
+import linecache
 import marshal
 import os
 import pkgutil
@@ -126,13 +127,38 @@ def _settle(staged: Path) -> None:
     sys.path_importer_cache.clear()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        raise ZeroDivisionError("what a traceback needs is imported now")
-    except ZeroDivisionError as error:
-        _program.user_traceback(error, lambda path: True)
+    _rehearse()
     gc.collect()
     # A collection that marks an object writes to its page, which each launch would then have a copy of.
     gc.freeze()
+
+
+def _rehearse() -> None:
+    """Launch some programs, so that what a launch imports, keeps and learns of its own code is in the snapshot.
+
+    What it would learn later it would write into pages that it shares with other launches, and copy them for it.
+    """
+    outer, path, argv = sys.modules["__main__"], list(sys.meta_path), list(sys.argv)
+    for source in _REHEARSED * 10:
+        payload = make({"entry": "rehearsed.py", "files": {"rehearsed.py": source}})
+        try:
+            _launch(_received(payload), ["--a", "1"])
+        except ZeroDivisionError as error:
+            _program.error_text(error)
+            _program.user_traceback(error, lambda path: True)
+        sys.meta_path[:], sys.argv[:] = path, argv
+    sys.modules["__main__"] = outer
+    del sys.modules["rehearsed"]
+    linecache.clearcache()
+
+
+_REHEARSED = (
+    "x = 1",
+    "def main(): return 'x'",
+    "def main(args): return args",
+    "async def main(input: dict): return input",
+    "def main(): 1 / 0",
+)
 
 
 def _read(folder: Path) -> dict[str, bytes]:

@@ -68,6 +68,8 @@ def _call(main: Callable[..., Any], arguments: Sequence[str]) -> Any:
 
 def positional(main: Callable[..., Any], arguments: Sequence[str]) -> tuple[Any, ...]:
     """What *main* is called with, by its signature. Raises `ProgramError` for a signature that is none of ours."""
+    if _takes_nothing(main):
+        return ()
     parameters = list(_signature(main).parameters.values())
     if not parameters:
         return ()
@@ -81,6 +83,15 @@ def positional(main: Callable[..., Any], arguments: Sequence[str]) -> tuple[Any,
     return (list(arguments),)
 
 
+def _takes_nothing(main: Callable[..., Any]) -> bool:
+    """Known at once of a plain function; a signature takes a while."""
+    code = getattr(main, "__code__", None)
+    if code is None or hasattr(main, "__wrapped__"):
+        return False
+    return not (code.co_argcount or code.co_kwonlyargcount or code.co_flags & _STARS)
+
+
+_STARS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 _PLAIN = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NEEDED = (*_PLAIN, inspect.Parameter.KEYWORD_ONLY)
 
