@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -197,3 +198,20 @@ def test_ten_thousand_waits_are_freed_at_the_end(make: Make) -> None:
     assert len(guest.waits) == 0
     with pytest.raises(Ended):
         guest.calls.waits.take(wait)
+
+
+def test_a_generation_that_is_read_from_two_threads_and_gathered_loses_nothing(guest: Guest) -> None:
+    for _ in range(10):
+        wait = start(guest, context(guest), max_tokens=60)
+        asides = [Aside(lambda wait=wait: tokens_until_gone(guest, wait)) for _ in range(2)]
+        with contextlib.suppress(NotFound):
+            guest.waits.gather(wait)
+        assert sum(aside.result() for aside in asides) == 60
+
+
+def tokens_until_gone(guest: Guest, wait: int) -> int:
+    count = 0
+    with contextlib.suppress(NotFound, Cancelled):  # The other thread took the end.
+        while (item := guest.calls.waits.take(wait)) is not None:
+            count += len(json.loads(item)["tokens"])
+    return count

@@ -62,7 +62,12 @@ class Adapters(Interface):
 
     def remove(self, adapter: int) -> int:
         model, found = self._changeable(adapter)
-        return self._empty(lambda: model.session.remove_adapter(found))
+
+        def tell(_: None) -> str:
+            self._guest.tunings.pop(adapter)
+            return ""
+
+        return self._guest.waits.add(lambda: Once(model.session.remove_adapter(found), tell))
 
     def lock(self, adapter: int) -> bool:
         model, found = self._changeable(adapter)

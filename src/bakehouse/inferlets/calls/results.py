@@ -130,6 +130,7 @@ class Flow(Wait):
         self._stream = stream
         self._tell = tell
         self._whole = whole
+        self._chunks: list[Chunk] = []
 
     def listen(self, table: WaitTable, number: int) -> None:
         self._stream.listen(table, partial(table.mark, number))
@@ -144,15 +145,17 @@ class Flow(Wait):
         return self._stream.complete if self._whole else self._stream.ready
 
     def take(self) -> str | NotYet | None:
-        chunks = []
         while not self._stream.ended:
             chunk = self._stream.poll()
-            if chunk is None:
+            if chunk is None:  # another thread was quicker, or made it whole meanwhile
                 return NOT_YET
-            chunks.append(chunk)
+            self._chunks.append(chunk)
             if not self._whole:
                 break
-        return self._tell(chunks) if chunks else None
+        chunks, self._chunks = self._chunks, []
+        if chunks:
+            return self._tell(chunks)
+        return None if self._stream.ended else NOT_YET
 
     @property
     def over(self) -> bool:
