@@ -152,6 +152,26 @@ def test_deep_recursion(guests: Runner, neighbour: Neighbour, most: int | None) 
 @pytest.mark.parametrize(
     "code",
     [
+        "class Any:\n  def __repr__(self): return repr(self)\nrepr(Any())",
+        "class Any:\n  def __eq__(self, other): return self == other\nAny() == Any()",
+        "def f(): return sorted([1, 2], key=lambda _: f())\nf()",
+    ],
+)
+def test_recursion_through_functions_of_python_itself(guests: Runner, code: str) -> None:
+    """It is an exception, as anywhere, and not the program's end."""
+    assert "RecursionError" in guests.run(code).error
+
+
+def test_data_that_is_nested_too_deeply(guests: Runner, neighbour: Neighbour) -> None:
+    with neighbour():
+        ran = guests.run("json.loads('[' * 10**6)")
+    assert ran.outcome.failure is not None
+    assert ran.outcome.failure.code == "stack_overflow"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
         "open('/etc/passwd').read()",
         "open('/proc/self/environ').read()",
         "open('note.txt', 'w').write('x')",
