@@ -155,3 +155,29 @@ def test_every_setting_is_used() -> None:
     used = "".join(path.read_text() for room in ("wiring", "settings") for path in (sources / room).rglob("*.py"))
     unused = [name for name in Settings.model_fields if not re.search(rf"\b(?:settings|self)\.{name}\b", used)]
     assert unused == ["allow_public"]  # checked where host is
+
+
+def test_mcp_servers_are_tables_of_the_file_or_json_of_a_variable(tmp_path: Path) -> None:
+    (tmp_path / "bakehouse.toml").write_text('[mcp_servers.bread]\ncommand = ["bread", "--stdio"]\ntimeout = "5s"\n')
+    (name, server), *_ = load_settings({}, environ={}, directory=tmp_path).mcp_servers.items()
+    assert (name, server.command, server.timeout) == ("bread", ("bread", "--stdio"), 5)
+    environ = {"BAKEHOUSE_MCP_SERVERS": '{"weather": {"url": "http://localhost:1/mcp"}}'}
+    assert set(load_settings({}, environ=environ, directory=tmp_path).mcp_servers) == {"weather"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'headers = { Authorization = "Bearer secret" }',
+        'command = ["x"]\nurl = "http://x"\nheaders = { Authorization = "Bearer secret" }',
+        'command = ["x"]\nheaders = { Authorization = "Bearer secret" }',
+        'url = "http://x"\nenvironment = { KEY = "secret" }',
+        'url = "http://x"\nkey = "secret"',
+    ],
+)
+def test_an_mcp_server_that_is_none_is_refused_without_its_secrets(tmp_path: Path, table: str) -> None:
+    (tmp_path / "bakehouse.toml").write_text(f"[mcp_servers.bread]\n{table}\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, environ={}, directory=tmp_path)
+    assert "mcp_servers" in str(caught.value)
+    assert "secret" not in str(caught.value)

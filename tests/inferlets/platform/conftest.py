@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,11 +16,16 @@ from inferencesh import Inference
 from bakehouse.inferlets import bakery
 from tests.conftest import StartServer
 from tests.inferlets.platform.programs import ACTOR
+from tests.support.inferlets import CACHE, keep_builds
 from tests.support.server import ENTRY, Server
 from tests.support.waiting import wait_until
 
-CACHE = Path(__file__).parents[3] / ".cache" / "inferlets"
-SETTINGS = {"BAKEHOUSE_INFERLET_CPU_TIME": "2s", "BAKEHOUSE_INFERLET_MEMORY": "64MiB"}
+TOOLS = Path(__file__).parents[1] / "host" / "mcp_server.py"
+SETTINGS = {
+    "BAKEHOUSE_INFERLET_CPU_TIME": "2s",
+    "BAKEHOUSE_INFERLET_MEMORY": "64MiB",
+    "BAKEHOUSE_MCP_SERVERS": json.dumps({"tools": {"command": [sys.executable, str(TOOLS)]}}),
+}
 
 Package = Callable[..., Path]
 """Of a name, a version and more of its manifest."""
@@ -49,10 +55,7 @@ def package(tmp_path_factory: pytest.TempPathFactory, actor: Path) -> Package:
 
 def with_model(home: Path, name: str = "tiny") -> Path:
     """*home*, with a dummy model in it, and with what earlier tests have built and compiled."""
-    for kept, place in ((CACHE / "compiled", "inferlets/compiled"), (CACHE / "bakery", "cache/bakery")):
-        kept.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (home / place).parent.mkdir(parents=True, exist_ok=True)
-        (home / place).symlink_to(kept)
+    keep_builds(home)
     command = [sys.executable, "-c", ENTRY, "models", "add", name, "dummy", "--home", str(home)]
     subprocess.run(command, check=True, capture_output=True)
     return home

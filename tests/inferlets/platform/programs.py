@@ -5,7 +5,7 @@ import json
 import sys
 import time
 
-from inferlet import Context, Model, Sampler, messaging, runtime, session
+from inferlet import Context, Model, Sampler, mcp, messaging, runtime, session
 
 
 def main(input: dict):
@@ -83,6 +83,11 @@ def do_push(input):
 
 def do_pull(input):
     return messaging.pull("orders")
+
+
+def do_tool(input):
+    with mcp.connect(mcp.available_servers()[0]) as tools:
+        return tools.call_tool("add", json.dumps({"a": 2, "b": 3}))[0].text
 
 
 def do_spawn(input):

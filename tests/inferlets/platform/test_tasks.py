@@ -163,6 +163,11 @@ def test_it_goes_straight_from_the_queue_to_running(server: Server) -> None:
     assert (task["kind"], task["output"]) == ("inferlet", {"result": ""})
 
 
+def test_it_calls_the_tools_that_the_operator_named(server: Server) -> None:
+    task = server.run("actor", do("tool"), wait=60)
+    assert task["output"] == {"result": "5"}, task["error"]
+
+
 def test_children_run_beside_it(server: Server) -> None:
     task = server.run("actor", do("spawn", program="actor@1.0.0", input=do("who")))
     assert task["status"] == COMPLETED, task["error"]

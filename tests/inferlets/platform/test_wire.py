@@ -20,7 +20,7 @@ from bakehouse.inferlets.errors import BadProgram, NoSuchProgram, NotRunning, Re
 from bakehouse.inferlets.remote import End, Event, File, HostLost, Message, Output, RemoteHost, RemoteInstance
 from bakehouse.inferlets.serve import HostServer
 from bakehouse.wiring.local import DUMMY_MODEL, local_host
-from tests.inferlets.platform.conftest import CACHE
+from tests.support.inferlets import keep_builds
 
 MANIFEST = '[package]\nname = "actor"\nversion = "1.0.0"\n'
 
@@ -44,9 +44,7 @@ class Far:
 
 @pytest.fixture
 async def far(tmp_path: Path, actor: Path) -> AsyncIterator[Far]:
-    (CACHE / "compiled").mkdir(parents=True, exist_ok=True, mode=0o700)
-    (tmp_path / "compiled").symlink_to(CACHE / "compiled")
-    async with serving(tmp_path) as found:
+    async with serving(keep_builds(tmp_path) / "inferlets") as found:
         await found.remote.install("me", MANIFEST, actor)
         yield found
 
