@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,19 @@ def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
     file, line, text = only(project(tmp_path, {"main.py": "x = 1\ndef f(:\n"}))
     assert (file, line) == ("main.py", 2)
     assert text.startswith("SyntaxError")
+
+
+@pytest.mark.parametrize(
+    "source", ["x = " + "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1", "x" + ".y" * 20_000]
+)
+def test_a_source_that_would_break_the_reader(tmp_path: Path, source: str) -> None:
+    file, _, text = only(project(tmp_path, {"main.py": source}))
+    assert file == "main.py"
+    assert "nested" in text or text.startswith("SyntaxError")
+
+
+def test_a_source_of_zero_bytes(tmp_path: Path) -> None:
+    assert only(project(tmp_path, {"main.py": "x = 1\0"}))[0] == "main.py"
 
 
 def test_so_it_has_in_a_module_that_is_imported(tmp_path: Path) -> None:
@@ -199,3 +213,29 @@ def test_the_result_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(BadProject, match="is a folder"):
         bakery.build(source, tmp_path / "out", cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "-e ./pkg",
+        "\ufeff-e ./pkg",
+        "--no-binary harm\nharm @ file:{pkg}",
+        "loaf \\\n--no-binary=harm\nharm @ file:{pkg}",
+        "harm @ file:{pkg}",
+        "./pkg",
+    ],
+)
+def test_requirements_run_no_code_of_the_project(tmp_path: Path, lines: str) -> None:
+    """Of somebody else's project, that is: it would run outside of any sandbox."""
+    mark = tmp_path / "harm was done"
+    backend = f"open({str(mark)!r}, 'w')\ndef build_wheel(*_, **__): 0 / 0\nbuild_editable = build_wheel\n"
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    package = {"pkg/pyproject.toml": system + '[project]\nname = "harm"\nversion = "1"\n', "pkg/backend.py": backend}
+    folder = tmp_path / "project"
+    text = lines.format(pkg=folder / "pkg")
+    assert only(project(folder, {"main.py": "", "requirements.txt": text, **package}))[0] == "requirements"
+    (folder / "requirements.txt").unlink()
+    dependencies = f"[project]\nname = 'it'\nversion = '1'\ndependencies = [{json.dumps(text)}]\n"
+    assert only(project(folder, {"pyproject.toml": dependencies}))[0] == "requirements"
+    assert not mark.exists()

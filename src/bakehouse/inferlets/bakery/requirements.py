@@ -14,6 +14,8 @@ from bakehouse.inferlets.bakery.project import Project
 PYTHON, PLATFORM = "3.14", "wasm32-pyodide2025"
 _COMPILED = {".so", ".pyd", ".dylib", ".dll", ".a"}
 _TIMEOUT = 300.0
+#: A package or a wheel, or the hashes of one. Options could have code of the project run here: ``-e``, ``--no-binary``.
+_PLAIN = re.compile(r"[A-Za-z0-9./]|--hash=|$")
 _NOT_FILES = re.compile(r"(?P<name>[\w.-]+?)-[^-]+\.dist-info$")
 
 
@@ -24,8 +26,12 @@ def install(project: Project, folder: Path) -> frozenset[str]:
     """
     if not project.requirements:
         return frozenset()
+    lines = [line.strip() for each in project.requirements for line in each.splitlines()]
+    for line in lines:
+        if not _PLAIN.match(line):
+            raise BadProject([Problem("requirements", None, f"{line!r}: only packages can be required, no options")])
     folder.mkdir(parents=True)
-    _uv(project, folder)
+    _uv(project, lines, folder)
     _check(folder)
     for name in ("bin", "lib", "share", "include"):
         _remove_scripts(folder / name)
@@ -35,7 +41,7 @@ def install(project: Project, folder: Path) -> frozenset[str]:
     return frozenset(tops)
 
 
-def _uv(project: Project, folder: Path) -> None:
+def _uv(project: Project, lines: list[str], folder: Path) -> None:
     import uv
 
     argv = [
@@ -46,7 +52,7 @@ def _uv(project: Project, folder: Path) -> None:
     try:
         done = subprocess.run(
             argv,
-            input="\n".join(project.requirements),
+            input="\n".join(lines),
             cwd=project.folder,
             capture_output=True,
             text=True,
