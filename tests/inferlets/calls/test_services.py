@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from dataclasses import asdict
+from typing import Any
 
 import pytest
 
@@ -196,6 +198,40 @@ def test_a_session_with_a_server(guest: Guest) -> None:
         mcp.request(session, "tools/list", "{}")
     with pytest.raises((McpFailed, NotFound)):
         taken(guest, mcp.connect("nowhere"))
+
+
+class Talkative:
+    """A server that a client relays: it decides how much it answers, and when."""
+
+    def __init__(self) -> None:
+        self.asked: list[Future[Any]] = []
+
+    def request(self, method: str, params: dict[str, Any]) -> Future[Any]:
+        self.asked.append(Future())
+        return self.asked[-1]
+
+    def close(self) -> None:
+        for each in self.asked:
+            each.cancel()
+
+
+def test_answers_that_nobody_takes_have_room_as_messages_have(make: Make) -> None:
+    server, most = Talkative(), 1000
+    guest = make(memory=most)
+    session = guest.mcp.add(server)
+    waits = [guest.calls.mcp.request(session, "tools/list", "{}") for _ in range(4)]
+    text = "x" * (most // 2 - 2)
+    for asked in server.asked[:3]:
+        asked.set_result(text)
+    with pytest.raises(Refused, match="memory: "):
+        guest.calls.waits.take(waits[2])
+    assert len(taken(guest, waits[0])) == most // 2
+    guest.calls.waits.drop(waits[1])
+    server.asked[3].set_result(text)
+    assert len(taken(guest, waits[3])) == most // 2
+    guest.calls.waits.drop(guest.calls.mcp.request(session, "tools/list", "{}"))
+    assert server.asked[4].cancelled()
+    guest.room.take(most)  # for nothing is held
 
 
 def test_sessions_are_closed_with_the_instance(guest: Guest) -> None:
