@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from types import ModuleType
+from typing import get_args
 
+import inferlet
+import inferlet.errors
 import pytest
 import typer
+from inferlet.generation import Options
 
 import bakehouse
 from bakehouse.build.manifest import _InfYml
@@ -18,6 +23,7 @@ from bakehouse.core import errors
 from bakehouse.core.app import Manifest
 from bakehouse.core.errors import BakehouseError
 from bakehouse.core.task import TaskStatus
+from bakehouse.inferlets.manifest import ParameterType
 from bakehouse.settings import Settings, load_settings
 from bakehouse.settings.table import with_table
 from tests.docs.pages import PAGES, ROOT, Block, blocks, prose
@@ -92,6 +98,22 @@ def test_the_table_of_manifest_keys_is_the_code() -> None:
     told = Manifest(name="x")
     for name in ("category", "kernel", "concurrency", "retries", "shared", "visibility"):
         assert shown[name] == str(getattr(told, name)).lower(), name
+
+
+def test_the_page_of_the_inferlet_sdk_names_all_of_it() -> None:
+    page = (ROOT / "docs/inferlet-sdk.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"[a-z_]+", page, re.IGNORECASE))
+    public = {*inferlet.__all__, *Options.__annotations__, *get_args(ParameterType)}
+    for module in (inferlet.mcp, inferlet.messaging, inferlet.runtime, inferlet.session, inferlet.zo):
+        public |= {name for name, value in vars(module).items() if _is_of(value, module)}
+    public |= {name for name, value in vars(inferlet.errors).items() if _is_of(value, inferlet.errors)}
+    public |= {name for name in vars(inferlet.mcp.McpSession) if not name.startswith("_")}
+    assert public - words == {"Connection", "McpSession", "NotConnected", "Subscription", "close", "error_of"}
+
+
+def _is_of(value: object, module: ModuleType) -> bool:
+    """Whether *value* is a class or a function that *module* defines for others."""
+    return getattr(value, "__module__", "") == module.__name__ and not getattr(value, "__name__", "_").startswith("_")
 
 
 def _words_in_code() -> set[str]:

@@ -192,7 +192,7 @@ def attention_sink(stage: Stage) -> None:
 def jacobi_decoding(stage: Stage) -> None:
     done = stage.run("jacobi-decoding", ahead=4, max_tokens=40).result
     assert done["text"] == stage.greedy([("user", "Count to twenty.")], 40)
-    assert 0 < done["passes"] <= done["tokens"] + 1
+    assert 0 < done["passes"] < done["tokens"]
 
 
 @check
@@ -200,7 +200,7 @@ def prompt_lookup_decoding(stage: Stage) -> None:
     prompt = "bread and bread and bread and bread and"
     done = stage.run("prompt-lookup-decoding", prompt=prompt, max_tokens=40).result
     assert done["text"] == stage.greedy([("user", prompt)], 40)
-    assert 0 < done["passes"] <= done["tokens"] + 1
+    assert 0 < done["passes"] < done["tokens"]
 
 
 @check
