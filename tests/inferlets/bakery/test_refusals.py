@@ -22,9 +22,9 @@ def project(folder: Path, files: dict[str, str]) -> Path:
 
 def refused(source: Path) -> list[Problem]:
     """What is wrong with *source*; nothing is written."""
-    out = source.parent / "refused.wasm"
+    out = source.parent / f"{source.name}-refused.wasm"
     with pytest.raises(BadProject) as caught:
-        bakery.build(source, out, cache=source.parent / "cache")
+        bakery.build(source, out, cache=source.parent / "no-cache")
     assert not out.exists()
     return list(caught.value.problems)
 
@@ -79,7 +79,7 @@ def test_without_a_manifest_there_is_no_name(tmp_path: Path) -> None:
         ('[package]\nname = "x"\nversion = "1.0.0"\nlicence = "?"\n', 4, "there is no such field"),
         ('[package]\nname = "x"\nversion = "1.0.0"\n\n[server]\nport = 1\n', 5, "there is no such field"),
         ('[package]\nname = "x"\nversion = "1.0.0"\n[runtime]\ncore = "^9"\n', 5, "requires ^9"),
-        ('[package]\nname = "x"\nversion = "1.0.0"\n[parameters.n]\ntype = "list"\n', 4, "parameters.n.type"),
+        ('[package]\nname = "x"\nversion = "1.0.0"\n[parameters.n]\ntype = "tuple"\n', 4, "parameters.n.type"),
         ("[package\n", 1, "TOML"),
         ("", None, "package: must be given"),
     ],

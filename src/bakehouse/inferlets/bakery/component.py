@@ -35,8 +35,15 @@ def componentize(staged: Path, out: Path) -> None:
 
 
 def problems_in(said: str) -> list[Problem]:
-    """What `inferlet._entry` found wrong, from what it printed."""
-    return [Problem(**json.loads(match)) for match in _PROBLEM.findall(said)]
+    """What `inferlet._entry` found wrong, from what it printed. What others print in its form is not trusted."""
+    found: list[Problem] = []
+    for match in _PROBLEM.findall(said):
+        # Not ours, then; the whole of what was said is shown where nothing else is found.
+        with suppress(ValueError, TypeError, KeyError):
+            told = json.loads(match)
+            line = told["line"]
+            found.append(Problem(str(told["file"]), int(line) if line is not None else None, str(told["text"])))
+    return found
 
 
 def _run(argv: list[str], cwd: Path) -> tuple[int, str]:

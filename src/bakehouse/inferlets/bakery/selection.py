@@ -85,8 +85,7 @@ class _Walk:
         while self._todo:
             module = self._todo.pop()
             path = self._reached[module]
-            tree = self._parsed(path)
-            for found in imports_of(tree, module, is_package=path.name == "__init__.py") if tree else ():
+            for found in self._imports(path, module):
                 if not self._own(found):
                     self._outside(self._shown(path), found)
 
@@ -144,7 +143,20 @@ class _Walk:
             self.problems.append(Problem(self._shown(path), error.lineno, text))
         except ValueError as error:  # zero bytes
             self.problems.append(Problem(self._shown(path), None, f"no Python source: {error}"))
+        except (RecursionError, MemoryError):
+            self._too_deep(path)
         return None
+
+    def _imports(self, path: Path, module: str) -> list[Import]:
+        tree = self._parsed(path)
+        try:
+            return imports_of(tree, module, is_package=path.name == "__init__.py") if tree else []
+        except RecursionError:
+            self._too_deep(path)
+            return []
+
+    def _too_deep(self, path: Path) -> None:
+        self.problems.append(Problem(self._shown(path), None, "its parts are nested too deeply to be read"))
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self._project.folder).as_posix()
