@@ -52,10 +52,11 @@ class Hooks:
 class InferletSettings:
     """``most`` instances at one time, ``per_owner`` of them of one owner; ``limits`` of each.
 
-    ``messages``: bytes that one task may send its caller in all; they are kept as long as the task is.
+    ``messages`` and ``files``: bytes that one task may send its caller in all; they are kept as long as the task is.
     """
 
     most: int = 512
     per_owner: int = 128
     limits: Limits = field(default_factory=Limits)
     messages: int = 16 << 20
+    files: int = 1 << 30

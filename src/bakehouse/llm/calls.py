@@ -55,7 +55,7 @@ class RunningCall:
         self._stopped: ExecutorEvent | None = None
         self._inbox: deque[dict[str, Any]] = deque()
         self._letters = asyncio.Event()
-        self._sent = self._files = 0
+        self._sent = self._files = self._file_bytes = 0
         self._work: asyncio.Task[None] | None = None
         self._terminating: set[asyncio.Task[None]] = set()
 
@@ -187,16 +187,23 @@ class RunningCall:
 
     def _send(self, message: Any, text: str) -> None:
         self._sent += len(text.encode())
-        if self._sent > self._settings.messages:
-            limit = self._settings.messages
-            told = f"messages: a task sends its caller at most {limit} bytes of messages in all"
-            self._stop(Finished(failure=Failure(told, "limit_exceeded", fields=[_limit("messages")])), "limit", told)
-            return
-        self._sink(Sent([message]))
+        if self._is_within("messages", self._sent, self._settings.messages):
+            self._sink(Sent([message]))
+
+    def _is_within(self, limit: str, size: int, most: int) -> bool:
+        """Whether *size* is; the task fails where it is not."""
+        if size <= most:
+            return True
+        told = f"{limit}: a task sends its caller at most {most} bytes of {limit} in all"
+        self._stop(Finished(failure=Failure(told, "limit_exceeded", fields=[_limit(limit)])), "limit_exceeded", told)
+        return False
 
     async def _keep(self, event: File) -> None:
         """Store a file; the stream shows its URI among the messages."""
         self._files += 1
+        self._file_bytes += len(event.data)
+        if self._stopped is not None or not self._is_within("files", self._file_bytes, self._settings.files):
+            return
         try:
             record, url = await self._hooks.keep_file(self.task, event.data, self._files)
         except (OSError, BakehouseError) as error:

@@ -192,6 +192,9 @@ class Settings(BaseModel):
         json_schema_extra={"unit": "bytes"},
         description="What one task may send its caller in messages; they are kept with the task.",
     )
+    inferlet_files: Size = Field(
+        2**30, gt=0, json_schema_extra={"unit": "bytes"}, description="The same in files, which are kept as files are."
+    )
     mcp_servers: McpTable = Field(
         {}, repr=False, description="MCP servers that inferlets may use; a table each: `command` or `url`."
     )

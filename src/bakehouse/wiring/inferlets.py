@@ -221,7 +221,8 @@ def inferlet_settings(settings: Settings) -> InferletSettings:
     memory = settings.inferlet_memory
     limits = Limits(memory=memory, cpu=settings.inferlet_cpu_time, wall=settings.inferlet_wall_time)
     per_owner = min(settings.inferlet_instances_per_owner, max(1, settings.inferlet_memory_per_owner // memory))
-    return InferletSettings(settings.inferlet_instances, per_owner, limits, settings.inferlet_messages)
+    messages, files = settings.inferlet_messages, settings.inferlet_files
+    return InferletSettings(settings.inferlet_instances, per_owner, limits, messages, files)
 
 
 _MAGIC = (

@@ -24,6 +24,7 @@ TOOLS = Path(__file__).parents[1] / "host" / "mcp_server.py"
 SETTINGS = {
     "BAKEHOUSE_INFERLET_CPU_TIME": "2s",
     "BAKEHOUSE_INFERLET_MEMORY": "64MiB",
+    "BAKEHOUSE_INFERLET_FILES": "8MiB",
     "BAKEHOUSE_MCP_SERVERS": json.dumps({"tools": {"command": [sys.executable, str(TOOLS)]}}),
 }
 

@@ -46,6 +46,11 @@ def do_files(input):
     session.send("after")
 
 
+def do_many_files(input):
+    for _ in range(input["count"]):
+        session.send_file(bytes(input["size"]))
+
+
 def do_file_size(input):
     return {"size": len(session.receive_file())}
 

@@ -71,6 +71,13 @@ def test_a_task_whose_last_message_was_one_too_many_did_not_succeed(server: Serv
     assert (task["status"], task["error_code"]) == (FAILED, "limit_exceeded")
 
 
+def test_more_files_than_a_task_may_send_fail_it_by_name(server: Server) -> None:
+    task = server.run("actor", do("many_files", count=40, size=1 << 20), wait=60)
+    assert (task["status"], task["error_code"]) == (FAILED, "limit_exceeded")
+    assert task["error"].startswith("files: ")
+    assert len(Server.data(server.api.get(f"/tasks/{task['id']}/files?role=output"))) == 8
+
+
 def test_prints_are_logs(server: Server) -> None:
     task = server.run("actor", do("print"))
     assert task["output"] == {"printed": 2}
