@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 PROTOCOL = 1
 #: Requests of one client that may be unanswered.
 MOST_OPEN = 4096
+#: Their bytes: one program that is installed, and a frame.
+MOST_OPEN_BYTES = MAX_WASM + frames.MAX_FRAME
 
 
 class Forbidden(InferletError):
@@ -50,6 +52,7 @@ class Dialogue:
         self._relay = Relay(self._out)
         self._native: NativeCalls | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open_bytes = 0
 
     async def feed(self, frame: Frame) -> None:
         """Take one frame of the client. Never raises for what is wrong with it: that is its answer."""
@@ -66,7 +69,7 @@ class Dialogue:
         elif whole.id is None:
             self._out.answer(frames.refusal(None, "bad_frame", "id: each request has a number from 0 on"))
         else:
-            self._begin(whole.id, whole)
+            self._begin(whole.id, whole, max(len(frame), len(whole.data)))
 
     async def take(self) -> list[Frame]:
         """The next frames for the client, as soon as there are some; none when the dialogue is closed."""
@@ -87,8 +90,8 @@ class Dialogue:
 
     # Requests
 
-    def _begin(self, number: int, whole: Whole) -> None:
-        """Answer the request now where that needs no waiting, else in a task of its own."""
+    def _begin(self, number: int, whole: Whole, size: int) -> None:
+        """Answer the request, of *size* bytes, now where that needs no waiting, else in a task of its own."""
         try:
             found = self._called(whole)
         except (InferletError, EngineError) as error:
@@ -99,7 +102,7 @@ class Dialogue:
             if isinstance(found, Mapping):
                 self._out.answer(frames.answer(number, found))
             else:
-                self._later(number, whole.head, found)
+                self._later(number, whole.head, size, found)
 
     def _called(self, whole: Whole) -> Mapping[str, Any] | Coroutine[Any, Any, Mapping[str, Any]]:
         op = self._op(whole.head)
@@ -119,11 +122,15 @@ class Dialogue:
             raise Forbidden(f"this key lacks the scope {op.scope!r}, which {name} needs")
         return op
 
-    def _later(self, number: int, head: dict[str, Any], work: Coroutine[Any, Any, Mapping[str, Any]]) -> None:
-        if len(self._tasks) >= MOST_OPEN:
+    def _later(
+        self, number: int, head: dict[str, Any], size: int, work: Coroutine[Any, Any, Mapping[str, Any]]
+    ) -> None:
+        if len(self._tasks) >= MOST_OPEN or self._open_bytes + size > MOST_OPEN_BYTES:
             work.close()
-            self._refuse(number, Refused(f"at most {MOST_OPEN} requests may be unanswered"))
+            text = f"at most {MOST_OPEN} requests may be unanswered, and {MOST_OPEN_BYTES} bytes of them"
+            self._refuse(number, Refused(text))
             return
+        self._open_bytes += size
 
         async def run() -> None:
             try:
@@ -132,6 +139,8 @@ class Dialogue:
                 self._refuse(number, error)
             except Exception:
                 self._fail(number, head)
+            finally:
+                self._open_bytes -= size
 
         task = asyncio.ensure_future(run())
         self._tasks.add(task)
@@ -259,7 +268,7 @@ class Dialogue:
         launch = self._launch_of("native", [], {})
         self._desk.relays.add(launch.id, self._relay)
         process, host = self._desk.processes.open_native(launch)
-        self._native = NativeCalls(host)
+        self._native = NativeCalls(host, self._out.room)
         self._listen(process, None)
         return {"process": launch.id}
 

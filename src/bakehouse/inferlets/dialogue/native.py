@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -29,10 +30,11 @@ _BLOCKING = {("waits", "take"): "take", ("waits", "any"): "watch"}
 
 
 class NativeCalls:
-    """One program's. Of one event loop."""
+    """One program's. Of one event loop. *room* waits while the client has too many answers to read already."""
 
-    def __init__(self, host: NativeHost) -> None:
-        self._host = host
+    def __init__(self, host: NativeHost, room: Callable[[], Awaitable[None]]) -> None:
+        self._host, self._room = host, room
+        self._turn = asyncio.Lock()
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, "inferlets-native")
         self._taking: set[int] = set()
@@ -44,7 +46,7 @@ class NativeCalls:
             inspect.signature(found).bind(*arguments)
         except TypeError as error:
             raise BadRequest(f"arguments: {interface}.{method}: {error}", field="arguments") from None
-        return await self._loop.run_in_executor(self._thread, found, *arguments)
+        return await self._answer(found, *arguments)
 
     async def watch(self, wait: int) -> None:
         """Return when `take` of *wait* would answer at once."""
@@ -68,10 +70,16 @@ class NativeCalls:
         self._taking.add(wait)
         try:
             await self.watch(wait)
-            value: str | None = await self._loop.run_in_executor(self._thread, self._host.waits.take, wait)
+            value: str | None = await self._answer(self._host.waits.take, wait)
             return value
         finally:
             self._taking.discard(wait)
+
+    async def _answer(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """What *call* gives, in its turn, and not before there is room for it."""
+        async with self._turn:
+            await self._room()
+            return await self._loop.run_in_executor(self._thread, call, *arguments)
 
     async def close(self) -> None:
         """Free what the program holds."""

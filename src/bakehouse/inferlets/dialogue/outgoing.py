@@ -15,8 +15,8 @@ from bakehouse.inferlets.dialogue.frames import Frame
 
 #: Events of one process before the next one has its turn, and frames of one answer to `take`.
 TURN = 64
-#: Answers that may wait before no more requests are read.
-MOST = 1024
+#: Answers that may wait before no more requests are read, and their characters.
+MOST, MOST_LENGTH = 1024, 32 << 20
 
 
 class Source(Protocol):
@@ -32,6 +32,7 @@ class Outgoing:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._answers: deque[Frame] = deque()
+        self._length = 0
         self._rung: deque[Source] = deque()
         self._due: dict[Source, None] = {}
         self._waking = False
@@ -43,7 +44,8 @@ class Outgoing:
     def answer(self, *frames: Frame) -> None:
         """Put *frames* in line, together."""
         self._answers.extend(frames)
-        if len(self._answers) >= MOST:
+        self._length += sum(map(len, frames))
+        if len(self._answers) >= MOST or self._length >= MOST_LENGTH:
             self._room.clear()
         self._news.set()
 
@@ -88,6 +90,7 @@ class Outgoing:
     def _gather(self) -> list[Frame]:
         frames = list(self._answers)
         self._answers.clear()
+        self._length = 0
         self._room.set()
         for source in list(self._due):
             if len(frames) >= TURN:
