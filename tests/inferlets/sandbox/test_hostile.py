@@ -49,6 +49,12 @@ kept = 0
         assert guests.run(code, memory=64 << 20).result == "True"
 
 
+def test_a_parser_that_gives_up_is_no_lack_of_memory(guests: Runner) -> None:
+    ran = guests.run("eval('(' * 5000 + ')' * 5000)")
+    assert ran.limit is None
+    assert "Parser stack overflowed" in ran.error
+
+
 def test_too_little_memory_to_start(guests: Runner) -> None:
     ran = guests.run("result = 1", memory=1 << 20)
     assert ran.limit == "memory"

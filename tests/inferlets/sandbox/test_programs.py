@@ -93,6 +93,16 @@ result = [models.decode(model, models.encode(model, text)) == text for text in t
     assert guests.run(code).result == str([True] * 6)
 
 
+def test_large_texts_arrive_as_they_were_sent(guests: Runner) -> None:
+    code = """
+alphabets = ["x", "".join(map(chr, range(256))), "".join(map(chr, range(128, 256))), "\\xff", "a\\xc0", "x🍞ÿ", "ā"]
+for alphabet in alphabets: client.send((alphabet * 70000)[:70001])
+"""
+    alphabets = ["x", "".join(map(chr, range(256))), "".join(map(chr, range(128, 256))), "\xff", "a\xc0", "x🍞ÿ", "ā"]
+    ran = guests.run(code)
+    assert ran.seen.messages == [(alphabet * 70000)[:70001] for alphabet in alphabets]
+
+
 def test_a_host_that_fails_harms_only_the_guest(guests: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     guest = guests.guest("models.names()")
     monkeypatch.setattr(guest.calls.models, "names", lambda: 1 / 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,10 +120,11 @@ _tick = ffi.EpochCallback(_on_epoch)
 
 
 def _raised(text: str, running: Running) -> Failure:
-    """The program ended with an error of its own."""
-    if text.startswith("MemoryError"):
-        return _out_of_memory(running)
-    return Failure("program_error", text, traceback=running.screen.traceback())
+    """The program ended with an error of its own. A `MemoryError` of another kind has a text."""
+    traceback = running.screen.traceback()
+    if text.rstrip(": ") == "MemoryError":
+        return replace(_out_of_memory(running), traceback=traceback)
+    return Failure("program_error", text, traceback=traceback)
 
 
 def _stopped(error: WasmtimeError, running: Running) -> Outcome:

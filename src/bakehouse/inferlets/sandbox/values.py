@@ -27,6 +27,11 @@ To = Callable[[Any], Words]
 #: Of this thread's guest: ``running``, which keeps its things, and ``context``, its store while it is inside a call.
 here = threading.local()
 
+#: Bytes from which on a text is looked at as a whole.
+_LARGE = 1 << 14
+#: Of UTF-8: the bytes that begin characters 128 to 191, and 192 to 255.
+_FIRST_LEAD, _LAST_LATIN = 0xC2, 0xC3
+
 _DOUBLE, _WORD, _FLOAT, _HALF = Struct("<d"), Struct("<Q"), Struct("<f"), Struct("<I")
 _UNSIGNED = {"u8": (ffi.U8, 8), "u16": (ffi.U16, 16), "u32": (ffi.U32, 32), "u64": (ffi.U64, 64)}
 _SIGNED = {"s8": (ffi.S8, 8), "s16": (ffi.S16, 16), "s32": (ffi.S32, 32), "s64": (ffi.S64, 64)}
@@ -217,7 +222,21 @@ def _string_from(a: int, b: int, c: int) -> str:
     # The library has copied it, up to 128 MiB in one call; what is too long anyway is not copied again.
     if a > here.running.longest:
         raise Refused(f"file: {a} bytes in one call; {here.running.longest} are allowed", field="file")
-    return string_at(b, a).decode()
+    data = string_at(b, a)
+    return data.decode() if a < _LARGE or data.isascii() else _large(data)
+
+
+def _large(data: bytes) -> str:
+    """UTF-8 as text. Where it is packed bytes this takes half the time of `bytes.decode`, which goes one by one."""
+    import numpy as np
+
+    units = np.frombuffer(data, np.uint8)
+    if units.max() > _LAST_LATIN:
+        return data.decode()
+    # Behind C3 stand the upper 64 characters less 64, behind C2 the others as they are.
+    characters = units.copy()
+    characters[1:] += (units[:-1] == _LAST_LATIN).view(np.uint8) << 6
+    return np.compress(units < _FIRST_LEAD, characters).tobytes().decode("latin-1")
 
 
 def _string_to(value: str) -> Words:
