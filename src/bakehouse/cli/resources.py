@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -143,6 +144,27 @@ def show_task(
     """One task, whole."""
     with open_remote(url, key, home) as remote:
         Output(json).result(remote.call("GET", f"/tasks/{task}"))
+
+
+@tasks.command("send")
+def send_to_task(
+    task: TaskId,
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="The message.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="A file instead, which is uploaded.")] = None,
+    url: options.Url = None,
+    key: options.Key = None,
+    home: options.Home = None,
+    json: options.Json = False,
+) -> None:
+    """Send a message, or a file, to a task that is not over; it waits there until the task reads it."""
+    if (text is None) == (file is None):
+        raise Failure("say what to send: a text, or --file PATH")
+    if file is not None and not file.is_file():
+        raise Failure(f"{file}: there is no such file")
+    with open_remote(url, key, home) as remote:
+        content = text if file is None else {"file": remote.upload(file)["uri"]}
+        found = remote.call("POST", f"/tasks/{task}/inbox", {"content": content})
+    Output(json).result(found, lambda console: console.print(f"message {found['seq']} of {task}", markup=False))
 
 
 @tasks.command("delete")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +14,7 @@ from inferencesh import Inference, TaskFailed
 
 from tests.e2e.support import read_all, send, statuses
 from tests.inferlets.platform.conftest import Package
-from tests.support.server import CANCELLED, COMPLETED, FAILED, NO_TLS, Server
+from tests.support.server import CANCELLED, COMPLETED, ENTRY, FAILED, NO_TLS, Server
 from tests.support.waiting import wait_until
 
 
@@ -99,6 +102,21 @@ def test_its_inbox_is_what_it_receives(server: Server) -> None:
     ended = server.wait(task["id"], 30)
     assert ended["output"] == {"result": "stopped"}
     assert ended["sent"] == ["heard early", "heard as text", 'heard {"a":1}']
+
+
+def test_a_person_answers_it_from_the_command_line(server: Server, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ENTRY, "tasks", "send"]
+    target = ["--url", server.base_url, "--key", server.key]
+    task = send(server, "actor", do("echo"))
+    for text in ("by hand", "stop"):
+        subprocess.run([*command, task["id"], text, *target], check=True, capture_output=True)
+    assert server.wait(task["id"], 30)["sent"] == ["heard by hand"]
+    task = send(server, "actor", do("file_size"))
+    (tmp_path / "letter.txt").write_bytes(b"x" * 12)
+    subprocess.run([*command, task["id"], "--file", tmp_path / "letter.txt", *target], check=True, capture_output=True)
+    assert server.wait(task["id"], 30)["output"] == {"size": 12}
+    for wrong in ([], ["text", "--file", str(tmp_path / "letter.txt")], ["--file", str(tmp_path / "none")]):
+        assert subprocess.run([*command, task["id"], *wrong, *target], capture_output=True).returncode == 2
 
 
 def test_more_letters_than_its_queue_holds_all_arrive_in_order(server: Server) -> None:
