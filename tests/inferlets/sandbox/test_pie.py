@@ -362,3 +362,34 @@ def test_another_world_than_ours_is_refused(sandbox: Sandbox, tmp_path: Path) ->
     wrong = importing_function("pie:core/runtime@0.2.0", "version", "(result u32)")
     with pytest.raises(BadProgram, match=r"pie:core/runtime@0\.2\.0#version as \(\) -> u32; here it is \(\) -> string"):
         sandbox.compile(wrong)
+
+
+def test_what_a_pass_was_told_has_room_until_it_runs(pie: Runner) -> None:
+    once = "numbers = [1] * 10000\np = Pass(m)\np.input_tokens(numbers, numbers)\n"
+    fine = BY_HAND + f"for _ in range(100):\n    {once.replace(chr(10), chr(10) + '    ')}p = None\nresult = 'fine'"
+    assert pie.run(fine, memory=48 << 20).result == "fine"
+    bomb = BY_HAND + once + "while True:\n    p.input_tokens(numbers, numbers)\n"
+    assert pie.run(bomb, memory=48 << 20).limit == "memory"
+    masks = BY_HAND + once + "kept = []\nwhile True:\n    kept.append(Pass(m))\n    kept[-1].logit_mask(numbers)\n"
+    assert pie.run(masks, memory=48 << 20).limit == "memory"
+
+
+def test_results_have_room_as_long_as_their_futures(pie: Runner) -> None:
+    dist = (
+        BY_HAND
+        + """
+kept = []
+for number in range(int(arguments[0])):
+    p = Pass(m)
+    p.input_tokens([1], [0])
+    p.sampler([0], inference.Sampler_Dist((1.0, 0)))
+    future = p.execute()
+    wait(future)
+    if arguments[1] == "keep": kept.append(future)
+    future = None
+result = "done"
+"""
+    )
+    assert pie.run(dist, "200", "let go", memory=48 << 20).result == "done"
+    ran = pie.run(dist, "20000", "keep", memory=48 << 20)
+    assert ran.limit == "memory"

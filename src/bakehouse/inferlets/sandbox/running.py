@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from bakehouse.inferlets.base import Failure
-from bakehouse.inferlets.errors import Ended
+from bakehouse.inferlets.errors import Ended, Refused
 
 if TYPE_CHECKING:
     from bakehouse.inferlets.calls.guest import Guest
@@ -89,7 +89,8 @@ class Running:
             log.error("a host call failed", exc_info=error, extra={"instance": self.guest.launch.id})
             self.end(Failure("internal", "an error inside the server; its log has more"))
         else:
-            self.end(Failure(getattr(error, "code", "internal"), detail))
+            limit = error.field if isinstance(error, Refused) else None
+            self.end(Failure(getattr(error, "code", "internal"), detail, limit))
         return "ended"
 
 

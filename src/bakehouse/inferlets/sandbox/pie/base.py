@@ -40,12 +40,30 @@ def said(error: Exception) -> str | None:
     return error.detail if isinstance(error, EngineError | InferletError) else None
 
 
-class Future:
-    """A result that will be there. *read* makes a value of the wait's text."""
+class Held:
+    """Room of its instance that a thing takes, because the host keeps something for it behind a handle."""
 
-    def __init__(self, wait: int, read: Callable[[str], Any] = str) -> None:
+    def __init__(self) -> None:
+        self._size = 0
+
+    def more(self, running: Running, size: int) -> None:
+        """*size* bytes more. Raises `Refused`."""
+        running.guest.room.take(size)
+        self._size += size
+
+    def nothing(self, running: Running) -> None:
+        """All of it is gone."""
+        size, self._size = self._size, 0
+        running.guest.room.give(size)
+
+
+class Future:
+    """A result that will be there. *read* makes a value of the wait's text, of *weight* bytes for each character."""
+
+    def __init__(self, wait: int, read: Callable[[str], Any] = str, weight: int = 1) -> None:
         self.waiting = Waiting(wait)
-        self._read = read
+        self.held = Held()
+        self._read, self._weight = read, weight
         self._value: Any = None
 
     def get(self, running: Running) -> Any:
@@ -53,7 +71,9 @@ class Future:
         wait = self.waiting.wait
         if wait is not None and self.waiting.ready(running):
             self.waiting.wait = None
-            self._value = self._read(taken(running, wait))
+            text = taken(running, wait)
+            self.held.more(running, self._weight * len(text))
+            self._value = self._read(text)
         return self._value
 
 
@@ -77,6 +97,7 @@ def get(running: Running, future: Future) -> Any:
 def drop_future(running: Running, future: Future) -> None:
     """What polls it finds it ready from now on."""
     wait, future.waiting.wait = future.waiting.wait, None
+    future.held.nothing(running)
     if wait is not None:
         running.calls.waits.drop(wait)
 

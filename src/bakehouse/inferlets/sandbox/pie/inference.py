@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bakehouse.inferlets.calls.base import check_size
 from bakehouse.inferlets.sandbox.linking import Interface
 from bakehouse.inferlets.sandbox.pie.adapters import TRAINING, Adapter
 from bakehouse.inferlets.sandbox.pie.base import (
     PARSER,
     Future,
+    Held,
     drop_future,
     drop_nothing,
     get,
@@ -38,6 +40,10 @@ _SAMPLERS = {
 }
 
 
+#: Bytes that a number takes here; and one in a result, where each is four characters.
+_NUMBER, _WEIGHT = 40, 12
+
+
 @dataclass(slots=True)
 class Pass:
     """``once`` is what the next `execute` uses up, ``kept`` what it does not; both are fields of its request."""
@@ -46,19 +52,25 @@ class Pass:
     kept: dict[str, Any] = field(default_factory=dict)
     once: dict[str, Any] = field(default_factory=dict)
     mask: list[int] = field(default_factory=list)
+    held: Held = field(default_factory=Held)
 
-    def more(self, name: str, values: list[Any]) -> None:
-        self.once[name] = [*self.once.get(name, ()), *values]
+    def more(self, running: Running, name: str, values: list[Any]) -> None:
+        self.hold(running, len(values))
+        self.once.setdefault(name, []).extend(values)
+
+    def hold(self, running: Running, numbers: int) -> None:
+        """So many came. Raises `Refused`."""
+        self.held.more(running, _NUMBER * numbers)
 
 
 def _tokens(running: Running, one: Pass, tokens: list[int], positions: list[int]) -> None:
-    one.more("tokens", tokens)
-    one.more("positions", positions)
+    one.more(running, "tokens", tokens)
+    one.more(running, "positions", positions)
 
 
 def _drafts(running: Running, one: Pass, tokens: list[int], positions: list[int]) -> None:
-    one.more("draft_tokens", tokens)
-    one.more("draft_positions", positions)
+    one.more(running, "draft_tokens", tokens)
+    one.more(running, "draft_positions", positions)
 
 
 def _kept(name: str, value: Callable[[Any], Any]) -> Callable[[Running, Pass, Any], None]:
@@ -72,25 +84,29 @@ def _handle(thing: Context | Adapter) -> int:
     return thing.handle
 
 
-def _attend(_: Running, one: Pass, masks: list[list[int]]) -> None:
+def _attend(running: Running, one: Pass, masks: list[list[int]]) -> None:
+    one.hold(running, sum(len(mask) + 2 for mask in masks))
     one.once["masks"] = masks
 
 
-def _mask(_: Running, one: Pass, runs: list[int]) -> None:
+def _mask(running: Running, one: Pass, runs: list[int]) -> None:
+    one.hold(running, len(runs))
     one.mask = runs
 
 
-def _sampler(_: Running, one: Pass, indices: list[int], sampler: Any) -> None:
+def _sampler(running: Running, one: Pass, indices: list[int], sampler: Any) -> None:
     case, numbers = (sampler, ()) if isinstance(sampler, str) else sampler
     found = dict(zip(_SAMPLERS.get(case, ()), numbers, strict=True))
     if found.get("seed") == 0:  # As if none was given.
         del found["seed"]
-    one.more("samplers", [{"indices": indices, "sampler": {"kind": case.replace("-", "_"), **found}}])
+    one.hold(running, len(indices) + 8)
+    one.more(running, "samplers", [{"indices": indices, "sampler": {"kind": case.replace("-", "_"), **found}}])
 
 
 def _execute(running: Running, one: Pass) -> Future:
     request = {**one.kept, **one.once}
     runs, one.once, one.mask = one.mask, {}, []
+    one.held.nothing(running)
     for name in ("positions", "draft_positions"):
         request[name] = request.get(name) or None
     if not runs:
@@ -103,7 +119,7 @@ def _execute(running: Running, one: Pass) -> Future:
 
 
 def _started(running: Running, model: Model, request: dict[str, Any]) -> Future:
-    return Future(running.calls.passes.forward(model.handle, json.dumps(request)), output)
+    return Future(running.calls.passes.forward(model.handle, json.dumps(request)), output, _WEIGHT)
 
 
 def output(text: str) -> Any:
@@ -146,6 +162,7 @@ class Matcher:
 
 def _grammar(kind: str) -> Callable[[Running, str], Grammar]:
     def make(running: Running, source: str) -> Grammar:
+        check_size("message", source, running.limits.message, "source")
         model = any_model(running)
         if model is not None:  # What is wrong with it is to be said here, and a matcher is how one finds out.
             _let_go(running, _compiled(running, model, kind, source))
@@ -215,7 +232,7 @@ _ZO: dict[str, Callable[..., Any]] = {f"adapter-seed({_pass}, s64)": _kept("zo_s
 
 def interfaces() -> Iterator[Interface]:
     resources = {
-        "forward-pass": drop_nothing,
+        "forward-pass": lambda running, one: one.held.nothing(running),
         "future-output": drop_future,
         "grammar": drop_nothing,
         "matcher": letting_go(_let_go),
