@@ -344,7 +344,19 @@ class Tasks:
         events = await self.events(task, kind="log")
         return [line["text"] for event in events for line in orjson.loads(event.data or "[]")]
 
-    async def sent(self, task: Task) -> dict[str, Any] | None:
+    async def told(self, task: Task, feed: Feed | None = None) -> tuple[list[str], dict[str, Any] | None]:
+        """The task's log lines, and what it sent its caller.
+
+        An active *task* goes on while they are read; where it shows its end afterwards, they are read to the end too.
+        """
+        while True:
+            before = task.last_seq
+            sent = await self._sent(task)
+            lines = await self.log_lines(task, feed)
+            if task.last_seq == before or not task.status.terminal:
+                return lines, sent
+
+    async def _sent(self, task: Task) -> dict[str, Any] | None:
         """All that the task's current attempt sent to its caller; None for kinds of tasks that send nothing."""
         if task.kind != INFERLET:
             return None

@@ -114,9 +114,8 @@ async def run(request: Request) -> Response:
     feed = tasks.feed(task.id)
     if seconds:
         task = await tasks.wait(task, seconds)
-    began = task.last_seq > 3
-    logs = await tasks.log_lines(task, feed) if began else []
-    return _task_reply(request, task, logs, messages, feed, await tasks.sent(task) if began else None)
+    logs, sent = await tasks.told(task, feed) if task.last_seq > 3 else ([], None)
+    return _task_reply(request, task, logs, messages, feed, sent)
 
 
 def _run_request(request: Request, body: RunBody) -> RunRequest:
@@ -181,7 +180,8 @@ async def get_task(request: Request, task_id: str) -> Response:
     tasks = services_of(request).tasks
     task = await tasks.get(await caller(request), task_id)
     feed = tasks.feed(task_id)
-    return _task_reply(request, task, await tasks.log_lines(task, feed), [], feed, await tasks.sent(task))
+    logs, sent = await tasks.told(task, feed)
+    return _task_reply(request, task, logs, [], feed, sent)
 
 
 @router.get("/tasks/{task_id}/status", **document("getTaskStatus", "A task's state", data=StatusShape, errors=(404,)))
