@@ -61,8 +61,10 @@ class Cache:
         lock = self._folder / f"{digest}.lock"
         with lock.open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-            lock.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                lock.unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}{self._suffix}"

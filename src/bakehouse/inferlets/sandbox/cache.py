@@ -6,12 +6,13 @@ made from, by what, and what its content must hash to.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -97,7 +98,23 @@ class Cache:
 
     def _make(self, digest: str, read: Callable[[], bytes]) -> Compiled:
         component = self._from_disk(digest)
-        return self._compile(digest, read()) if component is None else self._linked(component, digest)
+        if component is not None:
+            return self._linked(component, digest)
+        with self._alone(digest):
+            # Another process may have made it meanwhile.
+            component = self._from_disk(digest)
+            return self._compile(digest, read()) if component is None else self._linked(component, digest)
+
+    @contextmanager
+    def _alone(self, digest: str) -> Iterator[None]:
+        """Among all processes that would compile the same; it takes both cores of a small machine for seconds."""
+        path = self._directory / f"{self._key(digest)}.lock"
+        with path.open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def _keep(self, made: Compiled) -> Compiled:
         with self._lock:
