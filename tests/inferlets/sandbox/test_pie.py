@@ -393,3 +393,9 @@ result = "done"
     assert pie.run(dist, "200", "let go", memory=48 << 20).result == "done"
     ran = pie.run(dist, "20000", "keep", memory=48 << 20)
     assert ran.limit == "memory"
+
+
+def test_the_program_of_the_page(pie: Runner) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "inferlet-sandbox.md").read_text(encoding="utf-8")
+    program = page.split("```python file=app.py\n")[1].split("```")[0]
+    assert len(pie.run(f"{program}\nresult = Run().run(['tiny'])").result) > 0
