@@ -88,6 +88,7 @@ class RemoteHost:
         self._closing = False
         self._farewell = ""
         self._lost: HostLost | None = None
+        self._over = asyncio.Event()
         self._end: asyncio.Task[None] | None = None
 
     @classmethod
@@ -113,6 +114,10 @@ class RemoteHost:
     def open(self) -> bool:
         """Whether calls can be made."""
         return self._lost is None and not self._closing and self._link.open
+
+    async def ended(self) -> None:
+        """Wait until the connection is over, however it ended."""
+        await self._over.wait()
 
     # Programs
 
@@ -242,6 +247,7 @@ class RemoteHost:
     def _finish(self, error: HostLost) -> None:
         """Everything that still waits ends with *error*."""
         self._lost = self._lost or error
+        self._over.set()
         if not self._greeting.done():
             self._greeting.set_exception(error)
         for answer in self._waiting.values():

@@ -102,8 +102,15 @@ class Node:
         if self._host is None or not self._host.open:
             path, why = await self._engine.beside(HOST_SOCKET)
             self._host = await RemoteHost.connect(path, why)
+            self._spawn(self._watch(self._host))
             self._tell()
         return self._host
+
+    async def _watch(self, host: RemoteHost) -> None:
+        """Connect again when *host* is lost, also where its process lives on."""
+        await host.ended()
+        self._tell()
+        await self._connect()
 
     async def close(self) -> None:
         """End it. May be repeated."""
