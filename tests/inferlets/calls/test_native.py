@@ -7,7 +7,7 @@ import contextlib
 import gc
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -100,6 +100,16 @@ class Dropped:
             self.free()
 
 
+@pytest.fixture
+def no_gc() -> Iterator[None]:
+    """Collected is when a test says so."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_gc")
 def test_a_finalizer_on_the_engines_thread_waits_until_that_is_free(engine: Engine, services: Here) -> None:
     """It comes while the model's lock is held: what it frees must not go in the midst of a step."""
     with open_native(engine, owner="ada", services=services, outlet=Kept()) as host:
@@ -123,6 +133,7 @@ def test_a_finalizer_on_the_engines_thread_waits_until_that_is_free(engine: Engi
             time.sleep(0.001)
 
 
+@pytest.mark.usefixtures("no_gc")
 def test_a_finalizer_within_a_call_waits_for_its_end(engine: Engine, services: Here) -> None:
     class Collecting(Never):
         def ready(self) -> bool:

@@ -133,7 +133,8 @@ class Flow(Wait):
         self._chunks: list[Chunk] = []
 
     def listen(self, table: WaitTable, number: int) -> None:
-        self._stream.listen(table, partial(table.mark, number))
+        bell = _AtTheEnd(self._stream, table) if self._whole else table
+        self._stream.listen(bell, partial(table.mark, number))
         if self.ready():
             table.touch(number)
 
@@ -163,3 +164,19 @@ class Flow(Wait):
 
     def drop(self) -> None:
         self._stream.close()
+
+
+class _AtTheEnd:
+    """Rings at a table when a generation is complete, and not for each of its tokens."""
+
+    def __init__(self, stream: Stream, table: WaitTable) -> None:
+        self._stream = stream
+        self._table = table
+
+    def ring(self, wake: Callable[[], None]) -> None:
+        if self._stream.complete:
+            self._table.ring(wake)
+
+    def flush(self) -> None:
+        if self._stream.complete:
+            self._table.flush()
