@@ -140,7 +140,7 @@ class _Work:
         staged = self._temporary / "own"
         write_all(self._selection.files, staged / "app" / "program")
         if self._project.requirements:
-            self._say(f"installing {len(self._project.requirements)} dependencies")
+            self._say("installing dependencies")
         check_outside(self._selection, install(self._project, staged / "app" / "site"))
         imports, optional = self._selection.imports, self._selection.optional
         self._stage(staged, {"entry": self._entry, "imports": imports, "optional": sorted({*optional, *MODULES})})

@@ -67,7 +67,15 @@ def _uv(project: Project, lines: list[str], folder: Path) -> None:
         raise BadProject([Problem("requirements", None, f"{text}:\n{_reason(done.stderr)}")])
 
 
+_NO_WHEEL = re.compile(r"all\s+versions\s+of\s+([\w.-]+)\s+have\s+no\s+usable\s+wheels")
+_WHEEL_NEEDED = re.compile(r"Wheels are required for `([^`]+)`")
+
+
 def _reason(said: str) -> str:
+    """What uv says, shorter where it goes through all versions of what there is no wheel of."""
+    names = sorted(set(_NO_WHEEL.findall(said) or _WHEEL_NEEDED.findall(said)))
+    if names:
+        return f"no version of {', '.join(names)} is there as a wheel of pure Python"
     return "\n".join(line.rstrip() for line in said.strip().splitlines() if not line.startswith("Using "))[-2000:]
 
 
