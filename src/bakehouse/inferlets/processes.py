@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from bakehouse.inferlets.base import MIB, Launch, Outcome, Outlet
 from bakehouse.inferlets.calls.native import NativeHost
@@ -22,6 +23,8 @@ from bakehouse.inferlets.programs import Program
 
 #: What is kept of one process: entries, bytes of those that nobody took, bytes of those that a client took.
 RING, RING_BYTES, TAKEN_BYTES = 4096, 64 * MIB, MIB
+#: What is kept of all processes of one owner. When it is more, each keeps `TAKEN_BYTES`, or nothing without a client.
+OWNER_BYTES = 256 * MIB
 #: What is kept of processes that ended: processes in all and of one owner, bytes, seconds.
 KEPT, KEPT_OF_OWNER, KEPT_BYTES, KEPT_SECONDS = 4096, 256, 256 * MIB, 3600.0
 
@@ -38,20 +41,44 @@ class Entry:
 
     @property
     def size(self) -> int:
-        return len(self.value) if isinstance(self.value, str | bytes) else 0
+        """In bytes."""
+        match self.value:
+            case bytes():
+                return len(self.value)
+            case str():
+                return _length(self.value)
+            case Outcome(result, failure):
+                return _length(result) + (0 if failure is None else _length(failure.message + failure.traceback))
+        return 0
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+class Share:
+    """Bytes that are kept of the processes of one owner. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._guard = threading.Lock()
+
+    def add(self, size: int) -> None:
+        with self._guard:
+            self.bytes += size
 
 
 class Process(Outlet):
-    """Thread-safe. One client may be attached at a time."""
+    """Thread-safe. One client may be attached at a time. *share* is its owner's."""
 
-    def __init__(self, launch: Launch, on_end: Callable[[Process], None]) -> None:
+    def __init__(self, launch: Launch, on_end: Callable[[Process], None], share: Share) -> None:
         self.launch = launch
         #: Seconds since the epoch.
         self.started_at = time.time()
         self.outcome: Outcome | None = None
         #: Bytes of the entries that are kept.
         self.bytes = 0
-        self._on_end = on_end
+        self._on_end, self._share = on_end, share
         self._guard = threading.Lock()
         self._instance: Instance | None = None
         self._attached: Attachment | None = None
@@ -137,6 +164,13 @@ class Process(Outlet):
                 self._trim()
             return found
 
+    def be_forgotten(self) -> None:
+        """It is in no table any more; what a client still reads of it is not its owner's."""
+        with self._guard:
+            self._share.add(-self.bytes)
+            self._share = Share()
+            self._share.add(self.bytes)
+
     def leave(self, reader: Attachment) -> None:
         with self._guard:
             if self._attached is reader:
@@ -147,7 +181,7 @@ class Process(Outlet):
             self._last += 1
             entry = Entry(self._last, kind, value)
             self._ring.append(entry)
-            self.bytes += entry.size
+            self._count(entry.size)
             self._trim()
             reader = self._attached
             wake = reader is not None and reader.idle
@@ -157,14 +191,20 @@ class Process(Outlet):
             reader.news()
 
     def _trim(self) -> None:
-        """Drop the oldest where there is too much; never the newest."""
-        while len(self._ring) > 1:
-            first = self._ring[0]
-            room = TAKEN_BYTES if first.number <= self._taken else RING_BYTES
+        """Drop the oldest where there is too much; the newest only where it has no client, and never its end."""
+        while self._ring:
+            first, crowded = self._ring[0], self._share.bytes > OWNER_BYTES
+            room = TAKEN_BYTES if crowded or first.number <= self._taken else RING_BYTES
             if len(self._ring) <= RING and self.bytes <= room:
                 return
-            self.bytes -= first.size
+            if len(self._ring) == 1 and (not crowded or self._attached is not None or first.kind == "ended"):
+                return
+            self._count(-first.size)
             self._ring.popleft()
+
+    def _count(self, size: int) -> None:
+        self.bytes += size
+        self._share.add(size)
 
 
 class Attachment:
@@ -208,18 +248,20 @@ class Processes:
         self._ended: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self._of_owner: dict[str, OrderedDict[str, None]] = {}
         self._bytes = 0
+        #: Each as long as there is a process of its owner.
+        self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
 
     def launch(self, launch: Launch, program: Program | None = None) -> Process:
         """Start it, without a client. Raises as `InferletHost.launch` does."""
         self._check_id(launch.id)
-        process = Process(launch, self._note_end)
+        process = Process(launch, self._note_end, self._share(launch.owner))
         self._enter(process, self._host.launch(launch, process, program))
         return process
 
     def open_native(self, launch: Launch) -> tuple[Process, NativeHost]:
         """One whose program runs outside the sandbox, and the host for it, to be closed. Raises as `launch` does."""
         self._check_id(launch.id)
-        process = Process(launch, self._note_end)
+        process = Process(launch, self._note_end, self._share(launch.owner))
         host = self._host.open_native(launch, process)
         self._enter(process, self._host.instance(launch.id, launch.owner))
         return process, host
@@ -251,6 +293,10 @@ class Processes:
             self._all[process.launch.id] = process
             self._keep(process)
 
+    def _share(self, owner: str) -> Share:
+        with self._guard:
+            return self._shares.setdefault(owner, Share())
+
     def _note_end(self, process: Process) -> None:
         with self._guard:
             self._keep(process)
@@ -277,7 +323,9 @@ class Processes:
             self._drop(next(iter(self._ended)))
 
     def _drop(self, id: str) -> None:
-        owner = self._all.pop(id).launch.owner
+        process = self._all.pop(id)
+        process.be_forgotten()
+        owner = process.launch.owner
         self._bytes -= self._ended.pop(id)[1]
         del self._of_owner[owner][id]
         if not self._of_owner[owner]:

@@ -11,7 +11,7 @@ from bakehouse.inferlets import processes as room
 from bakehouse.inferlets.base import Outcome
 from bakehouse.inferlets.errors import Attached, NotRunning, Refused
 from bakehouse.inferlets.host import InferletHost
-from bakehouse.inferlets.processes import Attachment, Entry, Process, Processes
+from bakehouse.inferlets.processes import Attachment, Entry, Process, Processes, Share
 from tests.inferlets.host.support import launch
 
 Begin = Callable[..., Process]
@@ -56,7 +56,7 @@ def begin(processes: Processes) -> Begin:
 @pytest.fixture
 def alone() -> Process:
     """A process without an instance, to be given entries."""
-    return Process(launch("none"), lambda process: None)
+    return Process(launch("none"), lambda process: None, Share())
 
 
 def texts(entries: list[Entry]) -> list[object]:
@@ -154,6 +154,34 @@ def test_the_end_is_never_dropped(alone: Process) -> None:
     alone.file(bytes(room.RING_BYTES))
     alone.ended(Outcome("over"))
     assert texts(Client(alone).attachment.read())[-1] == Outcome("over")
+
+
+def test_what_an_owners_processes_keep_together_is_bounded() -> None:
+    share = Share()
+    first, second, third = (Process(launch("none"), lambda process: None, share) for _ in range(3))
+    listening = Client(third)
+    for process in (first, second, third):
+        for _ in range(room.OWNER_BYTES // room.RING_BYTES):
+            process.file(bytes(room.RING_BYTES // 2))
+    assert share.bytes == first.bytes + second.bytes + third.bytes <= 1.5 * room.OWNER_BYTES
+    for _ in range(10):
+        for process in (first, second):
+            process.file(bytes(room.RING_BYTES))
+        third.message("x" * room.RING_BYTES)
+    assert share.bytes == first.bytes + second.bytes + third.bytes <= room.OWNER_BYTES
+    assert listening.read_to("message") == ["x" * room.RING_BYTES]
+    second.ended(Outcome("done"))
+    last = Client(second)
+    assert last.read_to("ended") == [Outcome("done")]
+    for process in (first, second, third):
+        process.be_forgotten()
+    assert share.bytes == 0
+
+
+def test_bytes_are_counted_and_not_characters(alone: Process) -> None:
+    alone.message("\N{EURO SIGN}" * 10)
+    alone.ended(Outcome("ü"))
+    assert alone.bytes == 32
 
 
 def test_news_are_told_once_for_many(alone: Process) -> None:
