@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -40,7 +41,7 @@ def build(source: Path, wit: Path, world: str) -> Path:
     out = CACHE / "sandbox" / f"{hashlib.sha256(text).hexdigest()[:32]}.wasm"
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        new = out.with_suffix(".new")
+        new = out.with_suffix(f".{os.getpid()}")
         command = ["-d", wit, "-w", world, "componentize", source.stem, "-p", source.parent, "-o", new]
         subprocess.run([sys.executable, "-c", _BUILD, *map(str, command)], check=True, capture_output=True)
         new.rename(out)

@@ -6,23 +6,26 @@ made from, by what, and what its content must hash to.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 
 from wasmtime import Engine, WasmtimeError
 from wasmtime.component import Component, Linker
 
+from bakehouse.inferlets.alone import alone
 from bakehouse.inferlets.errors import BadProgram
 from bakehouse.inferlets.payload import split, split_file
+
+log = logging.getLogger(__name__)
 
 _HASH_LENGTH = 24
 
@@ -43,7 +46,7 @@ class Compiled:
 class Cache:
     """*link* finds what a component imports; it raises `BadProgram`. *settings* names what of *engine* changes code.
 
-    Keeps *loaded* programs in memory and *stored* on disk, those last used.
+    Keeps *loaded* programs in memory and *stored* bytes on disk, those last used.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Cache:
         link: Callable[[Component], Linker],
         *,
         loaded: int = 128,
-        stored: int = 512,
+        stored: int = 8 << 30,
     ) -> None:
         _own(directory)
         self._directory, self._engine, self._link = directory, engine, link
@@ -100,21 +103,10 @@ class Cache:
         component = self._from_disk(digest)
         if component is not None:
             return self._linked(component, digest)
-        with self._alone(digest):
-            # Another process may have made it meanwhile.
+        # It takes both cores of a small machine for seconds, and another process may be at it.
+        with alone(self._directory / f"{self._key(digest)}.lock"):
             component = self._from_disk(digest)
             return self._compile(digest, read()) if component is None else self._linked(component, digest)
-
-    @contextmanager
-    def _alone(self, digest: str) -> Iterator[None]:
-        """Among all processes that would compile the same; it takes both cores of a small machine for seconds."""
-        path = self._directory / f"{self._key(digest)}.lock"
-        with path.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
 
     def _keep(self, made: Compiled) -> Compiled:
         with self._lock:
@@ -132,14 +124,27 @@ class Cache:
         return Compiled(component, self._link(component), digest)
 
     def _store(self, digest: str, code: bytes) -> None:
-        """Atomically, so that another process never sees half a file."""
+        """Atomically, so that another process never sees half a file. Without room on the disk nothing is kept."""
         name = f"{self._key(digest)}.{hashlib.sha256(code).hexdigest()[:_HASH_LENGTH]}.code"
-        with NamedTemporaryFile(dir=self._directory, prefix=".new-", delete=False) as file:
-            file.write(code)
-        Path(file.name).rename(self._directory / name)
-        files = sorted(self._directory.glob("*.code"), key=_last_used)
-        for old in files[: max(0, len(files) - self._stored)]:
-            old.unlink(missing_ok=True)
+        handle, new_name = mkstemp(dir=self._directory, prefix=".new-")
+        new = Path(new_name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(code)
+            new.rename(self._directory / name)
+        except OSError as error:
+            new.unlink(missing_ok=True)
+            log.warning("machine code is not kept, and will be made again: %s", error)
+            return
+        self._prune()
+
+    def _prune(self) -> None:
+        left = self._stored
+        for path in sorted(self._directory.glob("*.code"), key=_last_used, reverse=True):
+            with suppress(FileNotFoundError):  # another process was quicker
+                left -= path.stat().st_size
+                if left < 0:
+                    path.unlink()
 
     def _from_disk(self, digest: str) -> Component | None:
         for path in self._directory.glob(f"{self._key(digest)}.*.code"):
