@@ -7,6 +7,7 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from bakehouse.inferlets.errors import NoSuchProgram
 from bakehouse.inferlets.programs import Program
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ class LoadedPrograms:
         return len(self._loaded)
 
     def get(self, program: Program) -> Compiled:
-        """It, loaded by one thread while others wait. Raises `BadProgram`, OSError; the next call tries again."""
+        """It, loaded by one thread while others wait; where that fails the next call tries again.
+
+        Raises `BadProgram`, `NoSuchProgram` where it was removed meanwhile, OSError.
+        """
         with self._guard:
             future = self._loaded.get(program.digest)
             first = future is None
@@ -44,4 +48,7 @@ class LoadedPrograms:
                 with self._guard:
                     self._loaded.pop(program.digest, None)
                 future.set_exception(error)
-        return future.result()
+        try:
+            return future.result()
+        except FileNotFoundError:
+            raise NoSuchProgram(f"program {program.ref} was removed before it could start", field="program") from None

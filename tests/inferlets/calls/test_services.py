@@ -200,6 +200,21 @@ def test_a_session_with_a_server(guest: Guest) -> None:
         taken(guest, mcp.connect("nowhere"))
 
 
+def test_texts_and_masks_have_room_by_their_bytes(make: Make) -> None:
+    guest = make(memory=1000, message=1000)
+    guest.deliver("ü" * 400)
+    for more in (lambda: guest.deliver("ü" * 200), lambda: guest.calls.grammars.create_mask("x" * 400)):
+        with pytest.raises(Refused, match="memory: "):
+            more()
+    assert taken(guest, guest.calls.client.receive()) == "ü" * 400
+    masks = [guest.calls.grammars.create_mask("x" * 400) for _ in range(2)]
+    with pytest.raises(Refused, match="memory: "):
+        guest.calls.grammars.create_mask("x" * 400)
+    for mask in masks:
+        guest.calls.grammars.release_mask(mask)
+    guest.room.take(1000)  # for nothing is held
+
+
 class Talkative:
     """A server that a client relays: it decides how much it answers, and when."""
 

@@ -18,7 +18,7 @@ from bakehouse.inferlets.host import InferletHost
 from bakehouse.inferlets.programs import ProgramStore
 from bakehouse.inferlets.sandbox import Sandbox
 from tests.inferlets.host.conftest import Start
-from tests.inferlets.host.support import Failing, Seen, launch
+from tests.inferlets.host.support import Failing, Seen, launch, manifest, small
 
 Finish = Callable[..., Outcome]
 
@@ -81,6 +81,20 @@ def test_the_text_of_an_exception_is_cut(finish: Finish) -> None:
     assert failure is not None
     assert failure.message.startswith("ValueError: éé")
     assert len(failure.message.encode()) in (65535, 65536)
+
+
+def test_a_program_that_is_removed_before_it_starts(engine: Engine, sandbox: Sandbox, tmp_path: Path) -> None:
+    store = ProgramStore(tmp_path, sandbox)
+    found = store.install("ada", manifest("gone"), small("gone"))
+    store.remove("ada", "gone@1.0.0")
+    host = InferletHost(engine, sandbox, store)
+    outcome = host.launch(launch("gone"), Seen(), found).wait(60)
+    assert outcome is not None and outcome.failure is not None
+    assert (outcome.failure.code, outcome.failure.message) == (
+        "not_found",
+        "program gone@1.0.0 was removed before it could start",
+    )
+    host.close()
 
 
 def test_what_is_late_and_cannot_be_ended_keeps_no_other_from_its_end() -> None:

@@ -55,13 +55,15 @@ class Grammars(Interface):
         guest.masks.check_room()
         packed = check_packed("message", runs, guest.limits.message, "runs")
         unpack_ids(packed, "runs")
+        guest.room.take(len(packed))
         return guest.masks.add(Mask(runs=unpack(packed, "runs")))
 
     def read_mask(self, mask: int) -> str:
         return pack(self._guest.masks.get(mask).read())
 
     def release_mask(self, mask: int) -> None:
-        self._guest.masks.pop(mask)
+        found = self._guest.masks.pop(mask)
+        self._guest.room.give(len(found.runs or b""))
 
     def _coming(self, model: Model, start: Callable[[], Future[int]]) -> int:
         """A wait for a matcher that is being compiled; it gets its handle when it is taken."""

@@ -53,7 +53,7 @@ class Inbox(Generic[T]):
                 raise Refused(
                     f"queue: at most {self._most} items wait for one instance; try again later", field="queue"
                 )
-            self._room.take(len(item))
+            self._room.take(_size(item))
             self._items.append(item)
         self._hand_out()
 
@@ -73,7 +73,7 @@ class Inbox(Generic[T]):
 
     def used(self, item: T) -> None:
         """One that was handed out needs no room any more."""
-        self._room.give(len(item))
+        self._room.give(_size(item))
 
     def _hand_out(self) -> None:
         while True:
@@ -87,3 +87,8 @@ class Inbox(Generic[T]):
                     continue
                 item = self._items.popleft()
             future.set_result(item)  # without the lock: it calls whoever waits
+
+
+def _size(item: str | bytes) -> int:
+    """In bytes."""
+    return len(item) if isinstance(item, bytes) or item.isascii() else len(item.encode("utf-8", "surrogatepass"))
