@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import version
 from pathlib import Path
+
+from bakehouse.inferlets.alone import alone
 
 #: Raised whenever the same inputs are built into something else.
 _FORMAT = "2"
@@ -54,17 +55,10 @@ class Cache:
         for old in sorted(self._folder.glob(f"*{self._suffix}"), key=_age)[self._kept :]:
             old.unlink(missing_ok=True)
 
-    @contextmanager
-    def making(self, digest: str) -> Iterator[None]:
+    def making(self, digest: str) -> AbstractContextManager[None]:
         """Alone among all processes that would make the same."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        lock = self._folder / f"{digest}.lock"
-        with lock.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
+        return alone(self._folder / f"{digest}.lock")
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}{self._suffix}"
