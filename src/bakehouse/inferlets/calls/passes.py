@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bakehouse.engine.errors import BadRequest
-from bakehouse.engine.params import ForwardRequest, SamplerKind
+from bakehouse.engine.params import ForwardOutput, ForwardRequest, SamplerKind
 from bakehouse.inferlets.calls import forms
 from bakehouse.inferlets.calls.base import Bound, Follower, Interface, Model, Table, check_size
 from bakehouse.inferlets.calls.results import Flow, Once
@@ -24,14 +24,17 @@ class Passes(Interface):
         found = self._guest.models.get(model)
         asked = forms.forward(self._checked(request), self._resolve(found))
         room, size = self._guest.room, len(request) * PER_CHARACTER + self._result_size(found, asked)
-        room.take(size)
-        try:
-            return self._guest.waits.add(
-                lambda: Once(found.session.forward(asked), forms.output, over=lambda: room.give(size))
-            )
-        except BaseException:
-            room.give(size)
-            raise
+
+        def start() -> Once[ForwardOutput]:
+            room.take(size)
+            try:
+                future = found.session.forward(asked)
+            except BaseException:
+                room.give(size)
+                raise
+            return Once(future, forms.output, over=lambda: room.give(size))
+
+        return self._guest.waits.add(start)
 
     def generate(self, context: int, request: str) -> int:
         guest = self._guest
