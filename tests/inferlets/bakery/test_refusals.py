@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import inferlet
+import inferlet.aio
 import pytest
 
 from bakehouse.inferlets import bakery
@@ -147,6 +149,30 @@ def test_an_import_that_cannot_work_says_why(tmp_path: Path, statement: str, wor
     file, line, text = only(project(tmp_path, {"main.py": f"import json\n\ndef main():\n    {statement}\n"}))
     assert (file, line) == ("main.py", 4)
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("from inferlet import Sampler, Contxt", "no such name; did you mean Context?"),
+        ("from inferlet.aio import gather_all", "no such name"),
+        ("import inferlet.sessions", "no such module"),
+        ("from inferlet import client", "no network"),
+        ("from inferlet.remote import connect", "no network"),
+    ],
+)
+def test_a_name_that_the_sdk_has_not(tmp_path: Path, statement: str, words: str) -> None:
+    file, line, text = only(project(tmp_path, {"main.py": f"import json\n{statement}\n"}))
+    assert (file, line) == ("main.py", 2)
+    assert words in text
+
+
+def test_all_names_of_the_sdk_can_be_imported(tmp_path: Path) -> None:
+    names = ", ".join(inferlet.__all__)
+    aio = ", ".join(inferlet.aio.__all__)
+    modules = "from inferlet.events import Event\nimport inferlet.aio.session\nfrom inferlet import aio, masks\n"
+    source = f"from inferlet import {names}\nfrom inferlet.aio import {aio}\n{modules}"
+    assert bakery.check(project(tmp_path, {"main.py": source})).name == "tried"
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:

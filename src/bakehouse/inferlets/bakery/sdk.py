@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,32 @@ class Sdk:
 
     package: dict[str, bytes]
     world: dict[str, bytes]
+
+    def names(self, module: str) -> frozenset[str] | None:
+        """What can be imported from the SDK's *module*, dotted; None where there is no such module."""
+        path = module.replace(".", "/")
+        source = self.package.get(f"{path}/__init__.py") or self.package.get(f"{path}.py")
+        if source is None:
+            return None
+        inside = (name.removeprefix(f"{path}/") for name in self.package if name.startswith(f"{path}/"))
+        return frozenset(_bound(ast.parse(source).body)) | {
+            name.partition("/")[0].removesuffix(".py") for name in inside
+        }
+
+
+def _bound(body: Iterable[ast.AST]) -> Iterator[str]:
+    """Names that statements at the top level give something to."""
+    for statement in body:
+        match statement:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                yield statement.name
+            case ast.Import() | ast.ImportFrom():
+                yield from ((alias.asname or alias.name).partition(".")[0] for alias in statement.names)
+            case ast.Assign() | ast.AnnAssign():
+                targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+                yield from (node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+            case ast.If() | ast.Try() | ast.With():
+                yield from _bound(ast.iter_child_nodes(statement))
 
 
 @cache

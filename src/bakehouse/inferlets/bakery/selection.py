@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from bakehouse.inferlets.bakery.imports import Import, imports_of
 from bakehouse.inferlets.bakery.problems import BadProject, Problem
 from bakehouse.inferlets.bakery.project import Project, sandbox_modules
+from bakehouse.inferlets.bakery.sdk import find_sdk
 from bakehouse.inferlets.bakery.unfit import unfit
 
 _PYTHON = ".".join(map(str, sys.version_info[:2]))
@@ -63,8 +65,24 @@ def check_outside(selection: Selection, dependencies: frozenset[str]) -> None:
         for file, found in selection.outside
         if not found.guarded and found.name.partition(".")[0] not in known
     ]
+    problems += _missing_in_sdk(selection)
     if problems:
         raise BadProject(sorted(set(problems)))
+
+
+def _missing_in_sdk(selection: Selection) -> Iterator[Problem]:
+    """Misspelt names would be found at launch only."""
+    sdk = find_sdk()
+    for file, found in selection.outside:
+        if found.guarded or found.name.partition(".")[0] != "inferlet":
+            continue
+        names = sdk.names(found.name)
+        if names is None:
+            yield Problem(file, found.line, f"import {found.name}: the SDK has no such module")
+        for name in set(found.names) - (names or {*found.names}) - {"*"}:
+            near = difflib.get_close_matches(name, names or ())
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield Problem(file, found.line, f"from {found.name} import {name}: the SDK has no such name{hint}")
 
 
 class _Walk:

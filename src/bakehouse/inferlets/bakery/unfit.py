@@ -9,7 +9,7 @@ _NETWORK = (
     http.client http.server urllib.request ftplib smtplib imaplib poplib nntplib xmlrpc wsgiref
     requests httpx httpcore aiohttp urllib3 websockets websocket grpc paramiko fastapi starlette uvicorn flask django
     openai anthropic boto3 botocore huggingface_hub
-    asyncio.start_server asyncio.open_connection
+    asyncio.start_server asyncio.open_connection inferlet.client inferlet.remote
     """,
 )
 _PROCESSES = (
