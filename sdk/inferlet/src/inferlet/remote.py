@@ -16,6 +16,7 @@ from inferlet._packing import pack_ids, unpack_ids
 from inferlet.client._connection import Connection
 from inferlet.client._errors import ConnectionLost
 from inferlet.client._events import Event, File, Message, event_from
+from inferlet.errors import HostError
 
 T = TypeVar("T")
 
@@ -99,9 +100,10 @@ class RemoteHost:
         if "event" in frame:
             event = event_from(frame, data)
             if event is not None:
-                self._events(event)
+                # In a turn of its own: what it raises is not the connection's fault.
+                self._loop.call_soon(self._events, event)
 
-    def _lost(self, end: ConnectionLost) -> None:
+    def _lost(self, end: HostError) -> None:
         """Requests that wait are told already; there is nobody else."""
 
 

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from inferlet.client._connection import Connection
-from inferlet.client._errors import ConnectionLost
 from inferlet.client._events import Ended, Event, event_from
 from inferlet.client._process import Process
+from inferlet.errors import HostError
 
 #: Answers a request to an MCP server that this client relays: gets the method and its parameters, gives the result.
 McpHandler = Callable[[str, dict[str, Any]], Awaitable[Any]]
@@ -151,7 +151,7 @@ class Client:
             reply["error"] = {"code": "mcp_error", "message": f"{type(error).__name__}: {error}"}
         await self._connection.send(reply)
 
-    def _lost(self, end: ConnectionLost) -> None:
+    def _lost(self, end: HostError) -> None:
         for process in self._processes.values():
             process._leave(end)
 

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from inferlet.client._errors import ConnectionLost, error_from
 from inferlet.client._frames import MAX_FRAME, Assembly, BadFrame, chunks, encode
-from inferlet.errors import LimitExceeded
+from inferlet.errors import HostError, LimitExceeded
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+    from inferlet.client._socket import DirectConnection
 
 PATH = "/inferlets/ws"
 Handler = Callable[[dict[str, Any], bytes], None]
+Lost = Callable[[HostError], None]
 
 
 class Connection:
     """Made by `open`. *unasked* gets each frame that is no answer, in order, and must not block."""
 
-    def __init__(self, socket: ClientConnection, unasked: Handler, lost: Callable[[ConnectionLost], None]) -> None:
+    def __init__(self, socket: DirectConnection, unasked: Handler, lost: Lost) -> None:
         self._socket = socket
         self._unasked = unasked
         self._lost = lost
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
-        self._end: ConnectionLost | None = None
+        self._end: HostError | None = None
+        self._assembly = Assembly()
         # A head and its bytes must follow each other.
         self._writing = asyncio.Lock()
-        self._reader = asyncio.ensure_future(self._read())
+        self._closing: asyncio.Future[None] | None = None
+        self._watch = asyncio.ensure_future(self._until_lost())
+        socket.deliver(self._frame)
 
     @classmethod
-    async def open(
-        cls, url: str, token: str | None, unasked: Handler, lost: Callable[[ConnectionLost], None]
-    ) -> Connection:
+    async def open(cls, url: str, token: str | None, unasked: Handler, lost: Lost) -> Connection:
         """Connect to *url*. Raises `Unauthorized`, or `ConnectionLost` where nobody answers."""
         return cls(await _connect(url, token), unasked, lost)
 
@@ -79,27 +80,18 @@ class Connection:
 
     async def close(self) -> None:
         await self._socket.close()
-        self._reader.cancel()
-        with suppress(asyncio.CancelledError):  # it is this task that cancelled it
-            await self._reader
+        await self._watch
 
-    async def _read(self) -> None:
-        from websockets.exceptions import ConnectionClosed
-
-        assembly = Assembly()
-        end = ConnectionLost("the connection was closed")
+    def _frame(self, frame: str | bytes) -> None:
+        """One frame of the server."""
+        if self._end is not None:
+            return
         try:
-            async for raw in self._socket:
-                found = assembly.feed(raw)
-                if found is not None:
-                    self._take(*found)
-        except ConnectionClosed as error:
-            end = _lost(error)
+            found = self._assembly.feed(frame)
+            if found is not None:
+                self._take(*found)
         except BadFrame as error:
-            end = ConnectionLost(f"the server does not speak this protocol: {error}")
-            await self._socket.close(1002)
-        finally:
-            self._over(end)
+            self._give_up(ConnectionLost(f"the server does not speak this protocol: {error}"))
 
     def _take(self, frame: dict[str, Any], data: bytes) -> None:
         number = frame.get("id")
@@ -110,9 +102,20 @@ class Connection:
             if not answer.done():
                 _settle(answer, frame)
         elif number is None and "error" in frame:
-            raise BadFrame(str(error_from(frame["error"])))
+            # Not about a request: the server says why it ends the connection.
+            self._give_up(error_from(frame["error"]))
 
-    def _over(self, end: ConnectionLost) -> None:
+    def _give_up(self, end: HostError) -> None:
+        self._over(end)
+        self._closing = asyncio.ensure_future(self._socket.close(1002))
+
+    async def _until_lost(self) -> None:
+        await self._socket.wait_closed()
+        self._over(_lost(self._socket.protocol.close_exc))
+
+    def _over(self, end: HostError) -> None:
+        if self._end is not None:
+            return
         self._end = end
         for answer in self._answers.values():
             if not answer.done():
@@ -127,26 +130,31 @@ def _settle(answer: asyncio.Future[dict[str, Any]], frame: dict[str, Any]) -> No
         answer.set_result(frame.get("result") or {})
 
 
-def _lost(error: Exception) -> ConnectionLost:
+def _lost(error: Exception | None) -> ConnectionLost:
     return ConnectionLost(f"the connection was lost: {error}")
 
 
-async def _connect(url: str, token: str | None) -> ClientConnection:
+async def _connect(url: str, token: str | None) -> DirectConnection:
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidHandshake, InvalidStatus
+
+    from inferlet.client._socket import DirectConnection
 
     address = address_of(url)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     local = urlsplit(address).hostname in ("127.0.0.1", "::1", "localhost")
     try:
-        return await connect(
+        found = await connect(
             address,
+            create_connection=DirectConnection,
             additional_headers=headers,
             max_size=MAX_FRAME,
             compression=None,
             # A proxy of the environment cannot reach a server of this machine.
             proxy=None if local else True,
         )
+        assert isinstance(found, DirectConnection)
+        return found
     except InvalidStatus as error:
         raise _refused(error.response.status_code, address, bytes(error.response.body or b"")) from error
     except (OSError, InvalidHandshake, TimeoutError) as error:

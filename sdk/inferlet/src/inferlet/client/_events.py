@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferlet.client._errors import ProgramFailed, failure_from
+from inferlet.client._frames import BadFrame
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,17 @@ _TEXTS: dict[str, type[Message] | type[Stdout] | type[Stderr]] = {
 
 
 def event_from(frame: Mapping[str, Any], data: bytes = b"") -> Event | None:
-    """The event that *frame* tells, with the *data* that followed it; None for a kind that is not known here."""
+    """The event that *frame* tells, with the *data* that followed it; None for a kind that is not known here.
+
+    Raises `BadFrame`.
+    """
+    try:
+        return _event(frame, data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadFrame(f"an event that cannot be read: {error!r}") from error
+
+
+def _event(frame: Mapping[str, Any], data: bytes) -> Event | None:
     kind, seq = frame["event"], int(frame["seq"])
     if kind in _TEXTS:
         return _TEXTS[kind](str(frame["text"]), seq)

@@ -12,13 +12,17 @@ CHUNK = 1 << 20
 MAX_FRAME = 16 << 20
 
 
+#: Made once: `json.dumps` with options makes one each time.
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
 class BadFrame(ValueError):
     """The other side does not speak this protocol."""
 
 
 def encode(frame: Mapping[str, Any]) -> str:
     """Raises `ValueError` for numbers that JSON has not, such as infinity."""
-    return json.dumps(frame, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _encode(frame)
 
 
 def chunks(data: bytes) -> Iterator[bytes]:
