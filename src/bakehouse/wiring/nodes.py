@@ -23,9 +23,15 @@ _AGAIN_SECONDS = 0.2
 
 
 class Node:
-    """Starts in the background: a model may take minutes to load, and the server serves meanwhile."""
+    """Starts in the background: a model may take minutes to load, and the server serves meanwhile.
 
-    def __init__(self, specs: Sequence[ModelSpec], config: NodeConfig, policy: Policy | None = None) -> None:
+    One that died too often is left alone for *rest* seconds; calls fail meanwhile. Then it gets another chance.
+    """
+
+    def __init__(
+        self, specs: Sequence[ModelSpec], config: NodeConfig, policy: Policy | None = None, *, rest: float = 60.0
+    ) -> None:
+        self._rest = rest
         self.models = [spec.name for spec in specs]
         self._engine = EngineProcess(
             specs,
@@ -40,6 +46,7 @@ class Node:
         self._work: set[asyncio.Task[None]] = set()
         self._wakes: list[Callable[[], None]] = []
         self._refused = ""
+        self._beginning: asyncio.Task[None] | None = None
 
     @property
     def engine(self) -> EngineProcess:
@@ -67,7 +74,7 @@ class Node:
 
     def start(self) -> None:
         """Begin to start; `up` and `down` tell what became of it."""
-        self._spawn(self._start())
+        self._beginning = self._spawn(self._start())
 
     async def _start(self) -> None:
         try:
@@ -77,8 +84,14 @@ class Node:
             log.error("the node does not start", action="node_refused", error=self._refused)
             self._tell()
 
+    async def _start_later(self) -> None:
+        await asyncio.sleep(self._rest)
+        await self._start()
+
     async def host(self) -> RemoteHost:
         """The host of now; waits while it starts. Raises `HostLost` where it will not."""
+        if self._beginning is not None:
+            await asyncio.wait([self._beginning])
         while True:
             if self._refused:
                 raise HostLost(f"the node is down: {self._refused}")
@@ -129,7 +142,8 @@ class Node:
             log.error("the node died and is started again", action="node_died", error=text)
         elif state == State.GAVE_UP:
             self._refused = text
-            log.error("the node died too often and stays down", action="node_refused", error=text)
+            log.error("the node died too often and is left alone for a while", action="node_refused", error=text)
+            self._spawn(self._start_later())
         self._tell()
 
     async def _connect(self) -> None:
@@ -142,10 +156,11 @@ class Node:
         for wake in self._wakes:
             wake()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+        return task
 
 
 def _log_line(line: str) -> None:

@@ -71,6 +71,25 @@ async def test_a_process_that_dies_is_followed_by_another(node: Node) -> None:
     assert node.pid != pid
 
 
+async def test_one_that_died_too_often_gets_another_chance(tmp_path: Path) -> None:
+    policy = Policy(first_pause=0.05, drain=0.1, crashes=1)
+    node = Node([ModelSpec(name="tiny", source=DUMMY)], config(tmp_path), policy, rest=0.2)
+    downs: list[str] = []
+    again = asyncio.Event()
+    node.on_change(lambda: downs.append(node.down))
+    node.start()
+    try:
+        await until_up(node)
+        assert node.pid is not None
+        node.on_change(lambda: again.set() if node.up and any(downs) else None)
+        os.kill(node.pid, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            await again.wait()
+    finally:
+        await node.close()
+    assert any("SIGKILL" in down for down in downs)
+
+
 async def test_one_that_cannot_start_says_why(tmp_path: Path) -> None:
     node = Node([ModelSpec(name="twice", source=DUMMY), ModelSpec(name="twice", source=DUMMY)], config(tmp_path))
     changed = asyncio.Event()
