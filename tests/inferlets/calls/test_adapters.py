@@ -9,6 +9,7 @@ import pytest
 
 from bakehouse.engine.errors import BadRequest, Locked, NameTaken, NotFound
 from bakehouse.engine.handle import Engine
+from bakehouse.engine.model import ServedModel
 from bakehouse.inferlets.calls.guest import Guest
 from bakehouse.inferlets.errors import Refused
 from tests.inferlets.calls.support import Make, context, forward, generated, model, taken
@@ -155,6 +156,24 @@ def test_files_are_below_the_owners_folder(make: Make, tmp_path: Path) -> None:
     bob = make(owner="bob")
     with pytest.raises((NotFound, BadRequest)):
         taken(bob, bob.calls.adapters.load(create(bob), "nested/first"))
+
+
+def test_adapters_that_are_being_made_count(make: Make, served: ServedModel) -> None:
+    first, second = make(), make()
+    asked = [(guest, model(guest)) for guest in (first, second)]
+    with served.loop.lock:  # as in the midst of a step
+        waits = [
+            (guest, guest.calls.adapters.create(which, f"{number}{guest.launch.id}"))
+            for number in range(4)
+            for guest, which in asked
+        ]
+        for guest, which in asked:
+            with pytest.raises(Refused, match=r"adapters: .* 8"):
+                guest.calls.adapters.create(which, "one more")
+    for guest, wait in waits:
+        taken(guest, wait)
+    with pytest.raises(Refused, match=r"adapters: .* 8"):
+        create(first, "one more")
 
 
 def test_an_owner_saves_few(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

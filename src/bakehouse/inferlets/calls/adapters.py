@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
 from bakehouse.engine.errors import BadRequest
@@ -31,6 +32,9 @@ ZO = {
 
 #: Adapters of one owner on one model, of which the engine has few places.
 MOST = 8
+#: Those that are being made, by model and owner: the engine has their names when it is between two steps.
+_coming: dict[tuple[str, str], set[object]] = {}
+_guard = Lock()
 
 
 #: Saved adapters of one owner, each a folder with this file.
@@ -40,7 +44,6 @@ SAVED, CONFIG = 64, "adapter_config.json"
 class Adapters(Interface):
     def create(self, model: int, name: str) -> int:
         found = self._guest.models.get(model)
-        self._check_room(found)
         return self._made(found, lambda: found.session.create_adapter(self._own(name)))
 
     def lookup(self, model: int, name: str) -> int | None:
@@ -57,7 +60,6 @@ class Adapters(Interface):
 
     def clone(self, adapter: int, name: str) -> int:
         model, found = self._guest.tunings.get(adapter)
-        self._check_room(model)
         return self._made(model, lambda: model.session.clone_adapter(found, self._own(name)))
 
     def remove(self, adapter: int) -> int:
@@ -106,10 +108,16 @@ class Adapters(Interface):
 
     # Names and places
 
-    def _check_room(self, model: Model) -> None:
-        prefix = f"{self._guest.launch.owner}/"
-        if sum(name.startswith(prefix) for name in model.session.adapter_names()) >= MOST:
-            raise Refused(f"adapters: an owner has at most {MOST} of one model; remove some", field="adapters")
+    def _promise(self, model: Model) -> Callable[..., None]:
+        """There will be one more; what this returns is to be called when it is there, or will not be."""
+        owner, place = self._guest.launch.owner, object()
+        with _guard:
+            coming = _coming.setdefault((model.info.name, owner), set())
+            there = sum(name.startswith(f"{owner}/") for name in model.session.adapter_names())
+            if there + len(coming) >= MOST:
+                raise Refused(f"adapters: an owner has at most {MOST} of one model; remove some", field="adapters")
+            coming.add(place)
+        return lambda *_: coming.discard(place)
 
     def _own(self, name: object) -> str:
         if not isinstance(name, str) or not name:
@@ -157,8 +165,18 @@ class Adapters(Interface):
         return found
 
     def _made(self, model: Model, start: Callable[[], Future[int]]) -> int:
-        guest = self._guest
-        return guest.waits.add(lambda: Once(start(), lambda made: str(guest.tunings.enter(Bound(model, made)))))
+        guest, arrived = self._guest, self._promise(model)
+
+        def begin() -> Once[int]:
+            future = start()
+            future.add_done_callback(arrived)
+            return Once(future, lambda made: str(guest.tunings.enter(Bound(model, made))))
+
+        try:
+            return guest.waits.add(begin)
+        except BaseException:
+            arrived()
+            raise
 
     def _empty(self, start: Callable[[], Future[None]]) -> int:
         return self._guest.waits.add(lambda: Once(start(), lambda _: ""))
