@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Coroutine
@@ -25,6 +26,8 @@ from bakehouse.inferlets.wire import WireError
 _BATCH_BYTES = 4 << 20
 _PATIENCE = 60.0
 """Seconds that an instance waits for its reader before it goes on all the same."""
+_LOOK = 0.5
+"""Seconds after which it looks whether it is to end meanwhile, of which nobody tells it here."""
 
 
 class HostServer:
@@ -203,6 +206,11 @@ class _Client:
         except KeyError:
             raise NotRunning(f"no instance {body['instance']!r} of this connection runs") from None
 
+    def is_ending(self, identity: str) -> bool:
+        """Whether an instance of that id is to end. From any thread."""
+        instance = self._instances.get(identity)
+        return instance is not None and instance.guest.failure is not None
+
     def ended(self, identity: str) -> None:
         """Of an instance, from the loop, after its end was sent."""
         if identity in self._instances:
@@ -292,7 +300,12 @@ class _Outlet:
         self._client.post(item)
         with self._news:
             self._ahead += size
-            self._news.wait_for(lambda: self._ahead <= wire.AHEAD or self._released, _PATIENCE)
+            until = time.monotonic() + _PATIENCE
+            while self._waits() and time.monotonic() < until:
+                self._news.wait(_LOOK)
+
+    def _waits(self) -> bool:
+        return self._ahead > wire.AHEAD and not self._released and not self._client.is_ending(self._identity)
 
     def taken(self, count: int) -> None:
         """The reader took *count* bytes more."""

@@ -21,6 +21,7 @@ from bakehouse.inferlets.remote import End, Event, File, HostLost, Message, Outp
 from bakehouse.inferlets.serve import HostServer
 from bakehouse.wiring.local import DUMMY_MODEL, local_host
 from tests.support.inferlets import keep_builds
+from tests.support.waiting import wait_until
 
 MANIFEST = '[package]\nname = "actor"\nversion = "1.0.0"\n'
 
@@ -193,3 +194,13 @@ def test_launches_and_outcomes_are_the_same_after_the_wire() -> None:
     assert wire.read_launch(orjson.loads(orjson.dumps(wire.launch_body(launch)))) == launch
     outcome = Outcome("", Failure("limit_exceeded", "memory: 3", "memory", "trace"))
     assert wire.read_outcome(orjson.loads(orjson.dumps(wire.outcome_body(outcome)))) == outcome
+
+
+async def test_one_that_waits_for_its_reader_ends_in_time(far: Far) -> None:
+    """Its time is over while nobody reads what it sends."""
+    instance = await far.start("flood", Limits(memory=64 << 20, wall=1.0), count=1000, size=100_000)
+    await asyncio.to_thread(wait_until, lambda: not far.server.host.stats()["instances"], "its end", 20)
+    last = (await story(instance))[-1]
+    assert isinstance(last, End)
+    assert last.outcome.failure is not None
+    assert last.outcome.failure.limit == "wall"
