@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import time
@@ -82,9 +83,20 @@ class Terminal(Outlet):
 
 
 def _printable(text: str, stream: Any) -> str:
-    """*text* in the characters that *stream* can write."""
+    """*text* in the characters that *stream* can write; on a terminal without those that give it orders."""
+    if stream.isatty():
+        text = _ORDERS.sub(_shown, text)
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
+
+
+#: Control characters but for tabs and the ends of lines: a program could set the clipboard, or hide what was there.
+_ORDERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def _shown(order: re.Match[str]) -> str:
+    code = ord(order[0])
+    return chr(0x2400 + code) if code < 0x20 else "\N{SYMBOL FOR DELETE}"
 
 
 def feed_lines(lines: IO[str], send: Callable[[str], None], over: threading.Event) -> None:
