@@ -31,13 +31,20 @@ def action_of(tool: dict) -> dict:
     }
 
 
+def choices(step: int, steps: int, tools: list[dict]) -> list[dict]:
+    """What may be done: look something up first, answer at the latest in the last step."""
+    actions = [action_of(tool) for tool in tools]
+    if step == steps - 1:
+        return [ANSWER]
+    return actions if step == 0 else [ANSWER, *actions]
+
+
 def main(input: dict) -> dict:
     model = Model.load(runtime.models()[0])
-    server = input.get("server") or mcp.available_servers()[0]
-    steps, trace = input.get("steps", 4), []
-    with mcp.connect(server) as tools, Context(model) as ctx:
-        offered = json.loads(tools.list_tools())["tools"]
-        told = "\n".join(f"{tool['name']}: {tool.get('description', '')}" for tool in offered)
+    steps, trace = input.get("steps", 4), list[dict]()
+    with mcp.connect(input.get("server") or mcp.available_servers()[0]) as server, Context(model) as ctx:
+        tools = json.loads(server.list_tools())["tools"]
+        told = "\n".join(f"{tool['name']}: {tool.get('description', '')}" for tool in tools)
         ctx.system(f"Think, then act. Actions are JSON objects. Tools:\n{told}\nanswer: ends the work.")
         ctx.user(input.get("question", "How much flour do 3 loaves need?"))
         for step in range(steps):
@@ -45,15 +52,16 @@ def main(input: dict) -> dict:
             ctx.fill("Thought: ")
             thought = ctx.generate_text(Sampler.top_p(), max_tokens=32, stop=["\n"], auto_flush=False)
             ctx.fill("\nAction: ")
-            # In the last step there is nothing left to do but to answer.
-            choices = [ANSWER] if step == steps - 1 else [ANSWER, *map(action_of, offered)]
-            matcher = Matcher(Grammar.from_json_schema(json.dumps({"anyOf": choices})), model.tokenizer())
+            schema = {"anyOf": choices(step, steps, tools)}
+            matcher = Matcher(Grammar.from_json_schema(json.dumps(schema)), model.tokenizer())
             action = json.loads(ctx.generate_text(Sampler.top_p(), logit_mask=matcher, auto_flush=False))
             ctx.seal()
             trace.append({"thought": thought, **action})
+            if action["action"] != "answer":
+                found = server.call_tool(action["action"], json.dumps(action["arguments"]))
+                trace[-1]["observation"] = found.text
+                ctx.user(f"Observation: {found.text}")
             session.send(json.dumps(trace[-1]))
             if action["action"] == "answer":
-                return {"answer": action["arguments"]["text"], "trace": trace}
-            found = tools.call_tool(action["action"], json.dumps(action["arguments"]))
-            ctx.user(f"Observation: {found.text}")
-    raise RuntimeError("unreachable: the last step can only answer")
+                break
+    return {"answer": trace[-1]["arguments"]["text"], "trace": trace}

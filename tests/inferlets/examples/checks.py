@@ -208,11 +208,14 @@ def agent_react(stage: Stage) -> None:
     done = stage.run("agent-react", server="bakery", steps=3)
     trace = done.result["trace"]
     assert [json.loads(message) for message in done.messages] == trace
-    assert 1 <= len(trace) <= 3
+    assert 2 <= len(trace) <= 3
     assert [step["action"] for step in trace].index("answer") == len(trace) - 1
     assert trace[-1]["arguments"]["text"] == done.result["answer"]
     for step in trace[:-1]:
-        assert step["action"] in ("flour", "price") and isinstance(step["arguments"], dict)
+        assert step["observation"] == TOOLS[step["action"]](**step["arguments"])
+
+
+TOOLS = {"flour": lambda loaves: f"{loaves * 500} g", "price": lambda of: {"rye": "4.20", "wheat": "3.80"}[of]}
 
 
 @check

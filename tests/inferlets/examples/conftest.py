@@ -6,7 +6,6 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +17,12 @@ from bakehouse.inferlets.programs import ProgramStore
 from bakehouse.inferlets.sandbox import Sandbox
 from tests.inferlets.conftest import CACHE, Build
 from tests.inferlets.examples.stages import Baked, Native
+from tests.inferlets.examples.support import EXAMPLES
 
 HostOf = Callable[[ModelSpec], AbstractContextManager[tuple[Engine, InferletHost]]]
 Stages = tuple[Native, Baked]
 
-TOOLS = McpServer(name="bakery", command=(sys.executable, str(Path(__file__).parent / "mcp_server.py")))
+TOOLS = McpServer(name="bakery", command=(sys.executable, str(EXAMPLES / "agent-react" / "server" / "bakery.py")))
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from tests.inferlets.examples.checks import CHECKS
 from tests.inferlets.examples.conftest import Stages
-from tests.inferlets.examples.support import EXAMPLES, NAMES, manifest_of, source_of
+from tests.inferlets.examples.support import EXAMPLES, NAMES, ROOT, manifest_of, source_of
 
 SLOW = pytest.mark.slow
 SOON = ("hello-world", "text-completion", "beam-search", "constrained-json", "agent-swarm")
@@ -70,3 +74,37 @@ def test_its_manifest_says_what_it_reads(name: str) -> None:
     source = source_of(name).read_text(encoding="utf-8")
     read = set(re.findall(r'\binput(?:\.get\(|\[)"(\w+)"', source))
     assert set(tomllib.loads(manifest_of(name)).get("parameters", {})) == read
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def typed(commands: str, home: Path) -> str:
+    """What *commands* print, typed in the root of the repository."""
+    environ = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "BAKEHOUSE_HOME": str(home),
+    }
+    done = subprocess.run(["bash", "-ec", commands], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"{commands}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_commands_of_its_page_run(name: str, tmp_path: Path, home: Path) -> None:
+    """As a reader types them; what they make goes elsewhere."""
+    page = (EXAMPLES / name / "README.md").read_text(encoding="utf-8")
+    commands = (
+        page.partition("```bash\n")[2].partition("```")[0].replace(f"{name}.wasm", str(tmp_path / f"{name}.wasm"))
+    )
+    assert commands.count("\n") == 2
+    assert "[Message] " in typed(commands, home)
+
+
+def test_pie_knows_the_mcp_servers_of_the_settings(home: Path) -> None:
+    folder = "examples/inferlets/agent-react"
+    lines = typed(f"pie run --dummy --config {folder}/bakehouse.toml --native {folder}/main.py </dev/null", home)
+    assert '"observation": ' in lines.partition("\n")[0]

@@ -24,6 +24,7 @@ from bakehouse.inferlets.base import Launch
 
 if TYPE_CHECKING:
     from bakehouse.inferlets.programs import Program, ProgramStore
+    from bakehouse.settings import Settings
     from bakehouse.wiring.local import Local
 
 #: Seconds that an interrupted program has to end.
@@ -85,7 +86,7 @@ def run(
     settings = settings_for(home, config)
     specs = served(settings.home, model or [], dummy)
     try:
-        status = _run(wanted, specs, settings.home)
+        status = _run(wanted, specs, settings)
     except KeyboardInterrupt:
         status = Exit.INTERRUPTED
     raise typer.Exit(status)
@@ -112,16 +113,19 @@ def _check(wanted: Wanted) -> None:
         manifest_of(wanted.path, wanted.manifest)
 
 
-def _run(wanted: Wanted, specs: list[ModelSpec], home: Path) -> int:
+def _run(wanted: Wanted, specs: list[ModelSpec], settings: Settings) -> int:
     """Start everything, run the program, end everything; the exit status."""
+    from bakehouse.inferlets.mcp import McpServer
     from bakehouse.wiring.local import FOLDER, local_host
+
+    mcp = [McpServer(name=name, **told.model_dump()) for name, told in settings.mcp_servers.items()]
 
     with ExitStack() as stack:
         # Of this run alone, so that many can run at one time. What is installed is only looked at: a server may run.
         own = None if wanted.program else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pie-")))
         runner = stack.enter_context(asyncio.Runner())
         # The loop runs only to start and to stop: between, this thread waits for the program, and Ctrl-C reaches it.
-        host = local_host(specs, home / FOLDER, programs=own, shared=own is None)
+        host = local_host(specs, settings.home / FOLDER, programs=own, shared=own is None, mcp=mcp)
         local = runner.run(host.__aenter__())
         stack.callback(lambda: runner.run(host.__aexit__(None, None, None)))
         terminal = Terminal(wanted.files, as_json=wanted.as_json)
