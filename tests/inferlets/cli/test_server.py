@@ -106,7 +106,16 @@ def test_one_server_per_data_directory(served: Pie) -> None:
 def test_a_server_stops_when_it_is_told_and_keeps_its_programs(pie: Pie, server: PieServer, component: Path) -> None:
     pie.here("install", component)
     detached(pie, "spin")
+    listening = pie.start("submit", "tool", "--", "talk_when_told", "1")
+    assert listening.stdin is not None
+    assert listening.stdout is not None
+    listening.stdin.write("go\n")
+    listening.stdin.flush()
+    assert listening.stdout.readline() == "[Message] 0\n"
     assert server.stop() == 0
+    _, err = listening.communicate(timeout=60)
+    assert listening.returncode == 3
+    assert "connection" in err
     server.start()
     assert [row["program"] for row in pie.here("programs", "--json").json] == ["tool@1.0.0"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -27,7 +27,14 @@ FRAMES = st.text() | st.binary(max_size=64) | JSON.map(json.dumps)
 SIZES = st.sampled_from([1, 7, client.CHUNK - 1, client.CHUNK, client.CHUNK + 1, 3 * client.CHUNK])
 
 
-def whole(assembly: Any, frames: list[str | bytes]) -> list[Any]:
+def whole(assembly: Any, frames: Sequence[str | bytes]) -> list[Any]:
+    """What the server's side makes of *frames*, errors included."""
+    return [found for frame in frames for found in assembly.feed(frame)]
+
+
+def received(frames: Sequence[str | bytes]) -> list[Any]:
+    """The same of the client's side."""
+    assembly = client.Assembly()
     return [found for found in map(assembly.feed, frames) if found is not None]
 
 
@@ -36,7 +43,7 @@ def whole(assembly: Any, frames: list[str | bytes]) -> list[Any]:
 def test_bytes_survive_both_ways(size: int) -> None:
     data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
     sent = list(server.with_bytes({"event": "file"}, data))
-    assert whole(client.Assembly(), sent) == [({"event": "file", "size": size}, data)]
+    assert received(sent) == [({"event": "file", "size": size}, data)]
     head = client.encode({"id": 1, "op": "file", "size": size})
     assert whole(server.Assembly(lambda _: size), [head, *client.chunks(data)]) == [
         server.Whole({"id": 1, "op": "file", "size": size}, data)
@@ -45,23 +52,20 @@ def test_bytes_survive_both_ways(size: int) -> None:
 
 @given(frame=st.dictionaries(st.text(), JSON, max_size=5).filter(lambda frame: "size" not in frame))
 def test_objects_survive_both_ways(frame: dict[str, Any]) -> None:
-    assert whole(client.Assembly(), [server.encode(frame)]) == [(frame, b"")]
+    assert received([server.encode(frame)]) == [(frame, b"")]
     assert whole(server.Assembly(lambda _: 0), [client.encode(frame)]) == [server.Whole(frame)]
 
 
 @given(frames=st.lists(FRAMES, max_size=8))
 def test_whatever_comes_is_an_answer_or_an_error_and_the_next_frame_is_read(frames: list[str | bytes]) -> None:
-    assembly = server.Assembly(lambda _: 32)
-    for frame in frames:
-        with suppress(server.BadFrame):  # which is its answer; nothing else may come out
-            assembly.feed(frame)
-    # What was left open is given up by the next text frame at the latest.
-    good = '{"id":1,"op":"ping"}'
-    try:
-        found = assembly.feed(good)
-    except server.BadFrame:
-        found = assembly.feed(good)
-    assert found == server.Whole({"id": 1, "op": "ping"})
+    room = server.Room(64)
+    assembly = server.Assembly(lambda _: 32, room)
+    for found in whole(assembly, frames):
+        assert isinstance(found, server.Whole) or (found.code and found.detail)
+    # What was left open is given up by the next text frame.
+    ping = server.Whole({"id": 1, "op": "ping"})
+    assert whole(assembly, ['{"id":1,"op":"ping"}'])[-1] == ping
+    assert room._used == 0
 
 
 @pytest.mark.parametrize(
@@ -83,18 +87,35 @@ def test_what_is_wrong_is_said(frames: list[str | bytes], text: str) -> None:
     assembly = server.Assembly(lambda _: 32)
     *before, last = frames
     assert whole(assembly, before) == []
-    with pytest.raises(server.BadFrame, match=text) as found:
-        assembly.feed(last)
-    assert found.value.id == (3 if '"id":3' in str(frames[0]) else None)
+    error = whole(assembly, [last])[0]
+    assert isinstance(error, server.BadFrame)
+    assert text in error.detail
+    assert error.id == (3 if '"id":3' in str(frames[0]) else None)
+
+
+def test_a_frame_in_the_middle_of_bytes_is_read_all_the_same() -> None:
+    error, ping = whole(server.Assembly(lambda _: 9), ['{"id":3,"size":9}', b"12", '{"id":4}'])
+    assert (error.id, error.code) == (3, "bad_frame")
+    assert ping == server.Whole({"id": 4})
 
 
 def test_bytes_that_may_not_follow_are_passed_over() -> None:
     assembly = server.Assembly(lambda _: 2)
-    with pytest.raises(server.TooBig):
-        assembly.feed('{"id":1,"size":6}')
+    (refused,) = whole(assembly, ['{"id":1,"size":6}'])
+    assert (refused.id, refused.code) == (1, "too_large")
     assert whole(assembly, [b"123", b"456", '{"id":2}']) == [server.Whole({"id": 2})]
-    with pytest.raises(server.BadFrame):
-        assembly.feed(b"7")
+    assert whole(assembly, [b"7"])[0].code == "bad_frame"
+
+
+def test_all_clients_together_have_so_much_room() -> None:
+    room = server.Room(10)
+    one, two = (server.Assembly(lambda _: 10, room) for _ in range(2))
+    assert whole(one, ['{"id":1,"size":8}', b"1234"]) == []
+    (refused,) = whole(two, ['{"id":2,"size":3}'])
+    assert (refused.id, refused.code) == (2, "limit_exceeded")
+    one.close()  # its client is gone
+    assert whole(two, ['{"id":3,"size":10}', b"0123456789"])[0].data == b"0123456789"
+    assert whole(two, ['{"id":4,"size":10}']) == []
 
 
 def test_half_a_surrogate_pair_does_not_break_the_frame() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +83,9 @@ async def test_what_is_wrong_with_a_frame_is_its_answer(
 async def test_bytes_that_nobody_announced_are_refused(raw: Raw) -> None:
     assert (await raw.ask(b"lost"))["error"]["code"] == "bad_frame"
     found = await raw.ask(frame(id=5, op="file", process="x", size=4), frame(id=6, op="ping"))
+    # No process x is asked for here: the bytes were not all there.
     assert (found["id"], found["error"]["code"]) == (5, "bad_frame")
-    assert (await raw.ask(frame(id=7, op="ping")))["id"] == 7
+    assert await raw.next() == {"id": 6, "result": {}}
 
 
 async def test_bytes_after_a_refusal_are_passed_over(raw: Raw) -> None:
@@ -180,3 +182,21 @@ async def test_replies_that_nobody_waits_for_are_dropped(raw: Raw) -> None:
     for reply in (1, "x", None, [1]):
         await raw.socket.send(json.dumps({"reply": reply, "result": 1}))
     assert (await raw.ask(frame(id=1, op="ping")))["id"] == 1
+
+
+async def test_a_client_that_asks_and_never_reads_is_not_read_any_more(pie: PieServer, raw: Raw) -> None:
+    """What it asked waits in its socket, not in the server; the answers come when it reads."""
+    async with connect(
+        address_of(pie.address), additional_headers=bearer(pie.key), max_queue=1, close_timeout=0.1
+    ) as deaf:
+        long = "x" * 20_000
+        sent = 0
+        with suppress(TimeoutError):
+            while sent < 20_000:
+                async with asyncio.timeout(1):
+                    await deaf.send(frame(id=sent, op=long))
+                sent += 1
+        assert sent < 20_000
+        assert (await raw.ask(frame(id=1, op="ping")))["id"] == 1
+        other = Raw(deaf)
+        assert [(await other.next())["id"] for _ in range(100)] == list(range(100))

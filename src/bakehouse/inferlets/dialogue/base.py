@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from bakehouse.inferlets.base import Limits
+from bakehouse.inferlets.dialogue.frames import Room
 from bakehouse.inferlets.dialogue.relay import Relays
 from bakehouse.inferlets.processes import Processes
 from bakehouse.inferlets.programs import ProgramStore
@@ -32,3 +33,5 @@ class Desk:
     programs: ProgramStore
     relays: Relays
     limits: Limits = field(default_factory=Limits)
+    #: For what clients are sending.
+    room: Room = field(default_factory=Room)

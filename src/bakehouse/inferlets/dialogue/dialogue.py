@@ -47,7 +47,7 @@ class Dialogue:
     def __init__(self, desk: Desk, who: Who) -> None:
         self._desk, self._who = desk, who
         self._out = Outgoing()
-        self._assembly = Assembly(self._most_bytes)
+        self._assembly = Assembly(self._most_bytes, desk.room)
         self._listening: dict[str, Listening] = {}
         self._relay = Relay(self._out)
         self._native: NativeCalls | None = None
@@ -57,19 +57,19 @@ class Dialogue:
     async def feed(self, frame: Frame) -> None:
         """Take one frame of the client. Never raises for what is wrong with it: that is its answer."""
         await self._out.room()
-        try:
-            whole = self._assembly.feed(frame)
-        except BadFrame as error:
-            self._out.answer(frames.refusal(error.id, error.code, error.detail))
-            return
-        if whole is None:
-            return
+        for found in self._assembly.feed(frame):
+            if isinstance(found, BadFrame):
+                self._out.answer(frames.refusal(found.id, found.code, found.detail))
+            else:
+                self._whole(found, max(len(frame), len(found.data)))
+
+    def _whole(self, whole: Whole, size: int) -> None:
         if "reply" in whole.head:
             self._relay.answered(whole.head)
         elif whole.id is None:
             self._out.answer(frames.refusal(None, "bad_frame", "id: each request has a number from 0 on"))
         else:
-            self._begin(whole.id, whole, max(len(frame), len(whole.data)))
+            self._begin(whole.id, whole, size)
 
     async def take(self) -> list[Frame]:
         """The next frames for the client, as soon as there are some; none when the dialogue is closed."""
@@ -78,6 +78,7 @@ class Dialogue:
     async def close(self) -> None:
         """May be repeated."""
         self._out.close()
+        self._assembly.close()
         for task in list(self._tasks):
             task.cancel()
         for listening in list(self._listening.values()):

@@ -11,11 +11,13 @@ from typing import Any
 
 import orjson
 
-from bakehouse.inferlets.errors import InferletError
+from bakehouse.inferlets.errors import InferletError, Refused
 
 #: Bytes of one binary frame that we send, and of any frame that we take.
 CHUNK, MAX_FRAME = 1 << 20, 16 << 20
 MAX_ID = 2**53
+#: Bytes that clients may be sending at one time, all together.
+ROOM = 1 << 30
 
 Frame = str | bytes
 
@@ -54,27 +56,64 @@ class Whole:
         return number if _is_id(number) else None
 
 
+class Room:
+    """Bytes that all clients of a host may be sending at one time. Of one event loop."""
+
+    def __init__(self, most: int = ROOM) -> None:
+        self._most, self._used = most, 0
+
+    def take(self, size: int) -> None:
+        """Raises `Refused`."""
+        if self._used + size > self._most:
+            raise Refused(f"{self._used} bytes are on their way from clients, at most {self._most} may be; try again")
+        self._used += size
+
+    def give_back(self, size: int) -> None:
+        self._used -= size
+
+
 class Assembly:
     """Puts a client's frames together. *most* says how many bytes may follow a head, or raises.
 
-    Bytes that may not follow are thrown away unread.
+    Bytes that may not follow are thrown away unread. Those that are awaited have their place in *room*; `close` gives
+    it back.
     """
 
-    def __init__(self, most: Callable[[dict[str, Any]], int]) -> None:
+    def __init__(self, most: Callable[[dict[str, Any]], int], room: Room | None = None) -> None:
         self._most = most
+        self._room = room or Room()
         self._head: dict[str, Any] | None = None
         self._parts: list[bytes] = []
+        self._size = 0
         self._missing = 0
         self._unwanted = 0
 
-    def feed(self, frame: Frame) -> Whole | None:
-        """What *frame* completes, if it does. Raises `BadFrame`, after which the next head may follow."""
-        return self._text(frame) if isinstance(frame, str) else self._bytes(frame)
+    def feed(self, frame: Frame) -> Iterator[Whole | BadFrame]:
+        """What *frame* completes, and what is wrong. Whatever that is, the next head may follow."""
+        if isinstance(frame, str):
+            if self._head is not None:
+                yield BadFrame(f"{self._missing} bytes are missing before the next frame", self.close())
+            step = self._text
+        else:
+            step = self._bytes
+        try:
+            whole = step(frame)
+        except BadFrame as error:
+            yield error
+        else:
+            if whole is not None:
+                yield whole
 
-    def _text(self, frame: str) -> Whole | None:
-        if self._head is not None:
-            number, self._head, self._parts = Whole(self._head).id, None, []
-            raise BadFrame(f"{self._missing} bytes are missing before the next frame", number)
+    def close(self) -> int | None:
+        """Give up what is not whole; the id of its request."""
+        if self._head is None:
+            return None
+        number = Whole(self._head).id
+        self._room.give_back(self._size)
+        self._head, self._parts = None, []
+        return number
+
+    def _text(self, frame: Any) -> Whole | None:
         self._unwanted = 0
         head = _object(frame)
         size = head.get("size", 0)
@@ -85,29 +124,30 @@ class Assembly:
         self._unwanted = size
         try:
             most = self._most(head)
+            if size > most:
+                raise TooBig(f"size: at most {most} bytes may follow this frame, not {size}")
+            self._room.take(size)
         except InferletError as error:
             raise BadFrame.of(error, Whole(head).id) from None
-        if size > most:
-            raise TooBig(f"size: at most {most} bytes may follow this frame, not {size}", Whole(head).id)
         self._unwanted = 0
-        self._head, self._missing = head, size
+        self._head, self._size, self._missing = head, size, size
         return None
 
-    def _bytes(self, frame: bytes) -> Whole | None:
+    def _bytes(self, frame: Any) -> Whole | None:
         if self._unwanted:
             self._unwanted = max(0, self._unwanted - len(frame))
             return None
         if self._head is None:
             raise BadFrame("bytes came that no frame before them told of")
         if len(frame) > self._missing or not frame:
-            number, self._head, self._parts = Whole(self._head).id, None, []
-            raise BadFrame(f"{self._missing} bytes were to follow, and {len(frame)} came", number)
+            missing, number = self._missing, self.close()
+            raise BadFrame(f"{missing} bytes were to follow, and {len(frame)} came", number)
         self._parts.append(frame)
         self._missing -= len(frame)
         if self._missing:
             return None
         whole = Whole(self._head, self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
-        self._head, self._parts = None, []
+        self.close()
         return whole
 
 
