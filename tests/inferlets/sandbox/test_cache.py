@@ -66,6 +66,10 @@ def importing_function(interface: str, name: str, kind: str) -> bytes:
     [
         (importing('(import "print" (func))'), "print"),
         (importing_function("acme:disk/files@1.0.0", "read", ""), "acme:disk/files@1.0.0#read"),
+        (
+            importing_function("wasi:http/outgoing-handler@0.2.0", "handle", ""),
+            "wasi:http/outgoing-handler@0.2.0#handle",
+        ),
         (importing_function("bakehouse:inferlet/waits@1.0.0", "peek", ""), "bakehouse:inferlet/waits@1.0.0#peek"),
         (importing_function("bakehouse:inferlet/waits@2.0.0", "drop", ""), "bakehouse:inferlet/waits@2.0.0#drop"),
         (

@@ -125,3 +125,28 @@ def test_a_text_out_of_memory(raw: Harm, neighbour: Neighbour) -> None:
         ran = raw(sending(100 << 20, 10))
     assert ran.outcome.failure is not None
     assert ran.outcome.failure.code == "crashed"
+
+
+def test_a_resource_of_another_type(raw: Harm, neighbour: Neighbour) -> None:
+    """It says that what a chat is about is a grammar, and passes one."""
+    interfaces = """
+      (import "pie:core/inference@0.2.0" (instance $inference
+        (export "grammar" (type $g (sub resource)))
+        (export "[static]grammar.json" (func (result (own $g))))))
+      (alias export $inference "grammar" (type $grammar))
+      (import "pie:instruct/chat@0.2.0" (instance $chat
+        (alias outer 1 $grammar (type $c'))
+        (export "context" (type $c (eq $c')))
+        (export "cue" (func (param "context" (borrow $c))))))
+      (core func $json (canon lower (func $inference "[static]grammar.json")))
+      (core func $cue (canon lower (func $chat "cue")))
+    """
+    module = _MODULE.format(
+        imports='(import "host" "json" (func $json (result i32))) (import "host" "cue" (func $cue (param i32)))',
+        parts="",
+        body="(call $cue (call $json))",
+        given='(with "host" (instance (export "json" (func $json)) (export "cue" (func $cue))))',
+    )
+    with neighbour():
+        ran = raw(interfaces + _BASE.format(pages=1) + module)
+    assert ran.outcome.failure == Failure("crashed", "what it passed to the host: a resource of another type")

@@ -69,7 +69,8 @@ class Interface:
 class Catalogue:
     """All that a component may import. A linker is shared by all components that import the same.
 
-    Of the packages in *partial* a component may import what is not here too; to call it ends the guest.
+    Of interfaces in the packages *partial* a component may import functions that are not here; to call one ends the
+    guest.
     """
 
     def __init__(self, engine: Engine, interfaces: Iterable[Interface], partial: tuple[str, ...] = ()) -> None:
@@ -98,16 +99,11 @@ class Catalogue:
 
     def _make(self, missing: frozenset[Missing]) -> wasm.Linker:
         linker = wasm.Linker(self._engine)
-        denied: dict[str, list[str]] = {name: [] for name in self._interfaces}
-        for interface, name in missing:
-            denied.setdefault(interface, []).append(name)
         with ffi.Part.root(linker) as root:
-            for key, names in denied.items():
-                ours = self._interfaces.get(key)
-                with root.interface(ours.name if ours else f"{key}.0") as part:
-                    if ours:
-                        self._define(part, ours)
-                    for name in names:
+            for key, interface in self._interfaces.items():
+                with root.interface(interface.name) as part:
+                    self._define(part, interface)
+                    for name in (name for where, name in missing if where == key):
                         part.function(name, self._denials.setdefault((key, name), _denial(f"{key}#{name}")))
         return linker
 
@@ -132,7 +128,7 @@ class Catalogue:
         found = self._interfaces.get(_compatible(interface))
         ours = found.functions.get(name) if found else None
         if ours is None:
-            if interface.startswith(self._partial):
+            if found and interface.startswith(self._partial):
                 return False
             raise BadProgram(f"it imports {where}, which this sandbox does not offer", field=where)
         try:

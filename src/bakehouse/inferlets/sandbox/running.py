@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from wasmtime import WasmtimeError
+
 from bakehouse.inferlets.base import Failure
 from bakehouse.inferlets.errors import Ended, Refused
 
@@ -85,7 +87,9 @@ class Running:
         if isinstance(error, Ended):
             return "ended"
         detail = getattr(error, "detail", None)
-        if detail is None:
+        if isinstance(error, WasmtimeError):
+            self.end(Failure("crashed", f"what it passed to the host: {error}"))
+        elif detail is None:
             log.error("a host call failed", exc_info=error, extra={"instance": self.guest.launch.id})
             self.end(Failure("internal", "an error inside the server; its log has more"))
         else:
