@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.inferlets.cli.conftest import Pie
+from tests.inferlets.client.support import manifest
 
 Script = Callable[[str], Path]
 
@@ -52,6 +53,17 @@ def test_ctrl_c_ends_it(pie: Pie, component: Path, verb: str) -> None:
     process.stdin.flush()
     assert process.stdout.readline() == "[Message] 0\n"
     assert pie.interrupt(process).status == 130
+
+
+def test_other_programs_can_be_there_to_be_spawned(pie: Pie, component: Path, script: Script) -> None:
+    other = pie.folder / "other" / "other.wasm"
+    other.parent.mkdir()
+    other.write_bytes(component.read_bytes())
+    (other.parent / "Pie.toml").write_text(manifest("other", "1.2.0"))
+    words = ["spawn", "other@1.2.0", "say", "hi"]
+    assert pie("run", "--dummy", "--path", component, "--also", other, "--", *words).out == "[Result] child: hi\n"
+    main = script("from inferlet import runtime\ndef main():\n    return runtime.spawn('other', ['say', 'native'])\n")
+    assert pie("run", "--dummy", "--native", main, "--also", other).out == "[Result] native\n"
 
 
 def test_files_are_saved_and_never_written_over(pie: Pie, script: Script) -> None:
@@ -133,6 +145,8 @@ def test_ctrl_c_ends_a_native_program(pie: Pie, script: Script, body: str) -> No
         (["--dummy", "--native", "x.py"], "there is no such file"),
         (["--dummy", "--path", "a.wasm", "--native", "b.py"], "give one of them"),
         (["--dummy", "--manifest", "Pie.toml", "x"], "goes with --path"),
+        (["--dummy", "--also", "x.wasm", "x"], "goes with --path or --native"),
+        (["--dummy", "--also", "x.wasm", "--native", __file__], "there is no such file"),
         (["--dummy", "--limit", "speed=1", "x"], "NAME is one of memory"),
         (["--dummy", "--limit", "cpu=-1", "x"], "write a number"),
         (["--dummy", "--limit", "queue=0", "x"], "above 0"),

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from inferlet import mcp, session
+from inferlet import mcp, runtime, session
 
 
 def main(args):
@@ -66,10 +66,13 @@ def say(text):
     return text
 
 
+def spawn(program, *arguments):
+    return "child: " + runtime.spawn(program, list(arguments))
+
+
 def long(count, text):
     return text * int(count)
 
 
-VERBS = {
-    each.__name__: each for each in (echo, talk, talk_when_told, show, turn_file, fail, wait, spin, ask, say, long)
-}
+KNOWN = (echo, talk, talk_when_told, show, turn_file, fail, wait, spin, ask, say, long, spawn)
+VERBS = {each.__name__: each for each in KNOWN}

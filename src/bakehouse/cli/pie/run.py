@@ -51,6 +51,15 @@ def run(
         Path | None,
         typer.Option("--native", help="A Python file, run by this Python without a sandbox.", dir_okay=False),
     ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--also",
+            metavar="FILE.wasm",
+            help="Another program, which this one spawns; its Pie.toml stands beside it. May be repeated.",
+            dir_okay=False,
+        ),
+    ] = None,
     dummy: Annotated[
         bool, typer.Option("--dummy", help="An engine without weights: it answers nonsense, at once.")
     ] = False,
@@ -80,7 +89,16 @@ def run(
     """
     program, arguments = _split(words or [], path is not None or native is not None)
     wanted = Wanted(
-        program, path, manifest, native, tuple(arguments), read_limits(limit or []), interactive, files, as_json
+        program=program,
+        path=path,
+        manifest=manifest,
+        native=native,
+        also=tuple(also or ()),
+        arguments=tuple(arguments),
+        limits=read_limits(limit or []),
+        interactive=interactive,
+        files=files,
+        as_json=as_json,
     )
     _check(wanted)
     settings = settings_for(home, config)
@@ -111,6 +129,10 @@ def _check(wanted: Wanted) -> None:
         raise Failure(f"{wanted.native}: there is no such file")
     if wanted.path is not None:
         manifest_of(wanted.path, wanted.manifest)
+    if wanted.also and wanted.program is not None:
+        raise Failure("--also goes with --path or --native; what is installed is beside an installed program anyway")
+    for path in wanted.also:
+        manifest_of(path, None)
 
 
 def _run(wanted: Wanted, specs: list[ModelSpec], settings: Settings) -> int:
@@ -128,6 +150,8 @@ def _run(wanted: Wanted, specs: list[ModelSpec], settings: Settings) -> int:
         host = local_host(specs, settings.home / FOLDER, programs=own, shared=own is None, mcp=mcp)
         local = runner.run(host.__aenter__())
         stack.callback(lambda: runner.run(host.__aexit__(None, None, None)))
+        for path in wanted.also:
+            _install(local.programs, path, None)
         terminal = Terminal(wanted.files, as_json=wanted.as_json)
         if wanted.native is not None:
             from bakehouse.cli.pie.native import run_native
@@ -140,8 +164,12 @@ def _found(wanted: Wanted, programs: ProgramStore) -> Program:
     """The program, installed for this run where it is a file. Raises `NoSuchProgram`, `BadProgram`."""
     if wanted.path is None:
         return programs.find(OWNER, str(wanted.program))
-    manifest = manifest_of(wanted.path, wanted.manifest)
-    return programs.install(OWNER, manifest.read_text(encoding="utf-8"), wanted.path.read_bytes())
+    return _install(programs, wanted.path, wanted.manifest)
+
+
+def _install(programs: ProgramStore, path: Path, manifest: Path | None) -> Program:
+    text = manifest_of(path, manifest).read_text(encoding="utf-8")
+    return programs.install(OWNER, text, path.read_bytes())
 
 
 def _follow(wanted: Wanted, local: Local, terminal: Terminal, program: Program) -> int:

@@ -13,7 +13,7 @@ OWNER = "local"
 MANIFEST = "Pie.toml"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """A component, a Python file, or the name of a program that is installed; and how to run it."""
 
@@ -21,6 +21,8 @@ class Wanted:
     path: Path | None
     manifest: Path | None
     native: Path | None
+    #: Components that it may spawn.
+    also: tuple[Path, ...]
     arguments: tuple[str, ...]
     limits: Limits
     interactive: bool
