@@ -18,7 +18,8 @@ Turns = list[tuple[str, str]]
 
 
 class Stage(Protocol):
-    #: The dummy says letters only, so that pieces of its text can be put together; a random model says any bytes.
+    #: The dummy says letters only, so that pieces of its text can be put together, and does not end at once. A random
+    #: model says any bytes, and may have nothing to say.
     dummy: bool
 
     def run(self, name: str, /, **given: Any) -> Ran: ...
@@ -41,13 +42,14 @@ def check(function: Check) -> Check:
 def hello_world(stage: Stage) -> None:
     done = stage.run("hello-world")
     assert done.result == ""
-    assert len(done.messages) == 1 and done.messages[0]
+    assert len(done.messages) == 1
+    assert done.messages[0] or not stage.dummy
 
 
 @check
 def text_completion(stage: Stage) -> None:
     done = stage.run("text-completion", max_tokens=48)
-    assert len(done.messages) > 4
+    assert len(done.messages) > 4 or not stage.dummy
     assert "".join(done.messages) == done.result
 
 
@@ -70,7 +72,7 @@ def parallel_generation(stage: Stage) -> None:
     done = stage.run("parallel-generation", max_tokens=12)
     assert list(done.result) == ["in one word", "like a poet", "like a chemist", "for a child"]
     assert sorted(done.messages) == sorted(f"{manner}: {text}" for manner, text in done.result.items())
-    assert len(set(done.result.values())) == 4
+    assert len(set(done.result.values())) == 4 or not stage.dummy
 
 
 @check
