@@ -42,13 +42,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerLimits:
-    """What all instances of one owner may use together; queues and their bytes are those of messaging."""
+    """What all instances of one owner may use together; queues and their bytes are those of messaging.
+
+    ``programs`` are the bytes of all that is installed; a file of several programs counts once.
+    """
 
     instances: int = 128
     memory: int = 8192 * MIB
     topics: int = 4096
     queued: int = 65536
     queued_bytes: int = 64 * MIB
+    programs: int = 8192 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,12 @@ import io
 from pathlib import Path
 from typing import BinaryIO
 
+from bakehouse.inferlets.base import MIB
+from bakehouse.inferlets.errors import BadProgram
+
+#: Bytes of a program's own code. It is kept in memory as long as the program is.
+MAX_PAYLOAD = 32 * MIB
+
 SECTION = b"bakery:program"
 _PREAMBLE = 8
 _CUSTOM = 0
@@ -22,12 +28,15 @@ def join(component: bytes, payload: bytes) -> bytes:
 
 
 def split(wasm: bytes) -> tuple[int, bytes | None]:
-    """How many bytes of a file are its component, and the payload behind it, or None."""
+    """How many bytes of a file are its component, and the payload behind it, or None.
+
+    Raises `BadProgram` for a payload that is too long.
+    """
     return _split(io.BytesIO(wasm), len(wasm))
 
 
 def split_file(path: Path) -> tuple[int, bytes | None]:
-    """The same of a file, most of which is not read. Raises OSError."""
+    """The same of a file, most of which is not read. Raises OSError, too."""
     with path.open("rb") as file:
         return _split(file, path.stat().st_size)
 
@@ -51,10 +60,17 @@ def _split(file: BinaryIO, size: int) -> tuple[int, bytes | None]:
     if at != size or kind != _CUSTOM:
         return size, None
     file.seek(start)
-    content = file.read(size - start)
+    content = file.read(1 + 2 * _LONGEST + len(SECTION))
     name_length, name_at = _unleb(content, _unleb(content, 1)[1])
     end = name_at + name_length
-    return (start, content[end:]) if name_at and content[name_at:end] == SECTION else (size, None)
+    if not name_at or content[name_at:end] != SECTION:
+        return size, None
+    length = size - start - end
+    if length > MAX_PAYLOAD:
+        text = f"the code behind its component has {length} bytes; {MAX_PAYLOAD} are possible"
+        raise BadProgram(text, field="wasm")
+    file.seek(start + end)
+    return start, file.read(length)
 
 
 _LONGEST = 5

@@ -16,12 +16,13 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from bakehouse.inferlets.base import MIB
+from bakehouse.inferlets.base import MIB, OwnerLimits
 from bakehouse.inferlets.errors import BadProgram, NoSuchProgram, Refused
 from bakehouse.inferlets.manifest import Manifest, check_name
 from bakehouse.inferlets.versions import Version
@@ -35,6 +36,8 @@ __all__ = ["Manifest", "Program", "ProgramStore", "Ref"]
 
 #: Bytes of a component, versions of programs of one owner.
 MAX_WASM, MAX_PROGRAMS = 256 * MIB, 4096
+#: Programs that are installed at one time; others wait. Compiling one takes all cores.
+INSTALLING = 2
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 
@@ -85,7 +88,12 @@ class ProgramStore:
     *shared*: the directory is another process's; what was installed before is found, and nothing may be installed.
     """
 
-    def __init__(self, directory: Path, sandbox: Sandbox, *, shared: bool = False) -> None:
+    def __init__(
+        self, directory: Path, sandbox: Sandbox, *, shared: bool = False, limits: OwnerLimits | None = None
+    ) -> None:
+        #: For `install`, so that what else runs beside an event loop does not stand behind compilers.
+        self.installers = ThreadPoolExecutor(INSTALLING, "install")
+        self._limits = limits or OwnerLimits()
         self._blobs = directory / "blobs"
         self._owners = directory / "owners"
         self._sandbox = sandbox
@@ -105,7 +113,7 @@ class ProgramStore:
 
         The same program again changes nothing. Other content under the same name and version is `BadProgram`, unless
         *force* says to replace it; instances of the old one go on. `NoSuchProgram` where a dependency is not
-        installed; `Refused` where it is too large or one too many.
+        installed; `Refused` where it is too large, one too many, or its owner has too much.
         """
         self._check_ours()
         manifest = Manifest.parse(manifest_text)
@@ -113,7 +121,7 @@ class ProgramStore:
             raise Refused(f"a program has at most {MAX_WASM} bytes, this one has {len(wasm)}")
         digest = hashlib.sha256(wasm).hexdigest()
         with self._guard:
-            there = self._admit(owner, manifest, manifest_text, digest, force)
+            there = self._admit(owner, manifest, manifest_text, digest, len(wasm), force)
         if there is not None:
             return there
         self._sandbox.compile(wasm)
@@ -123,7 +131,7 @@ class ProgramStore:
         try:
             with self._guard:
                 # Again: it took seconds, and somebody may have installed the same meanwhile.
-                there = self._admit(owner, manifest, manifest_text, digest, force)
+                there = self._admit(owner, manifest, manifest_text, digest, len(wasm), force)
                 if there is not None:
                     return there
                 if not blob.exists():  # or no more: it was another program's, which is gone
@@ -169,7 +177,7 @@ class ProgramStore:
 
     # With the guard held
 
-    def _admit(self, owner: str, manifest: Manifest, text: str, digest: str, force: bool) -> Program | None:
+    def _admit(self, owner: str, manifest: Manifest, text: str, digest: str, size: int, force: bool) -> Program | None:
         """The program, where it is there already. Raises where it cannot be."""
         versions = self._programs.get(owner, {}).get(manifest.name, {})
         there = versions.get(Version.parse(manifest.version))
@@ -183,9 +191,19 @@ class ProgramStore:
                 )
         elif sum(map(len, self._programs.get(owner, {}).values())) >= MAX_PROGRAMS:
             raise Refused(f"an owner has at most {MAX_PROGRAMS} programs; remove some")
+        self._check_bytes(owner, {digest: size}, there)
         for name, version in manifest.dependencies.items():
             self._find(owner, Ref(name, Version.parse(version)), f"dependencies.{name}: ")
         return None
+
+    def _check_bytes(self, owner: str, sizes: dict[str, int], replaced: _Installed | None) -> None:
+        """*sizes*: bytes of the file that is new, by digest. Raises `Refused`."""
+        for versions in self._programs.get(owner, {}).values():
+            sizes |= {it.program.digest: it.size for it in versions.values() if it is not replaced}
+        most, size = self._limits.programs, sum(sizes.values())
+        if size > most:
+            text = f"programs: those of an owner may have {most} bytes together, these would have {size}; remove some"
+            raise Refused(text, field="programs")
 
     def _find(self, owner: str, wanted: Ref, what_for: str = "") -> _Installed:
         versions = self._programs.get(owner, {}).get(wanted.name, {})
@@ -201,7 +219,7 @@ class ProgramStore:
         record.parent.mkdir(parents=True, exist_ok=True)
         _write(record, json.dumps({"digest": digest, "manifest": text}).encode())
         versions = self._versions(owner, manifest.name)
-        installed = _Installed(Program(manifest, owner, blob, digest), text)
+        installed = _Installed(Program(manifest, owner, blob, digest), text, blob.stat().st_size)
         replaced = versions.get(installed.version)
         versions[installed.version] = installed
         if replaced is not None:
@@ -252,13 +270,17 @@ class ProgramStore:
     def _installed(self, path: Path) -> _Installed:
         said = json.loads(path.read_bytes())
         manifest, digest = Manifest.parse(said["manifest"]), said["digest"]
-        return _Installed(Program(manifest, unquote(path.parts[-3]), self._blob(digest), digest), said["manifest"])
+        blob = self._blob(digest)
+        program = Program(manifest, unquote(path.parts[-3]), blob, digest)
+        return _Installed(program, said["manifest"], blob.stat().st_size if blob.exists() else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Installed:
     program: Program
     text: str
+    #: Bytes of its file.
+    size: int
 
     @property
     def version(self) -> Version:

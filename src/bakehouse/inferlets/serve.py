@@ -150,7 +150,7 @@ class _Client:
                 force=bool(body["force"]),
             )
 
-        return program_body(await asyncio.to_thread(install))
+        return program_body(await self._loop.run_in_executor(self._server.programs.installers, install))
 
     async def _do_programs(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         found = await asyncio.to_thread(self._server.programs.list, wire.text_of(body, "owner"))

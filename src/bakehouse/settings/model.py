@@ -180,6 +180,12 @@ class Settings(BaseModel):
         json_schema_extra={"unit": "bytes"},
         description="Memory that an owner's running inferlets may have together, by their own limits.",
     )
+    inferlet_programs_per_owner: Size = Field(
+        8 * 2**30,
+        gt=0,
+        json_schema_extra={"unit": "bytes"},
+        description="Bytes of the inferlets that are installed for an owner.",
+    )
     inferlet_cpu_time: Seconds = Field(
         60, gt=0, json_schema_extra={"unit": "s"}, description="CPU time of one inferlet; waiting costs nothing."
     )

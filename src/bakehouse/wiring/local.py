@@ -60,7 +60,7 @@ async def local_host(
     engine = await _engine(specs)
     sandbox = Sandbox(folder / "compiled")
     try:
-        store = ProgramStore(programs or folder / "programs", sandbox, shared=shared)
+        store = ProgramStore(programs or folder / "programs", sandbox, shared=shared, limits=limits)
         configured = ConfiguredMcp(mcp)
         relays = Relays(configured)
         adapters = folder / "adapters"

@@ -182,7 +182,11 @@ def node_config(settings: Settings) -> NodeConfig:
         folder=str(folder),
         programs=str(folder / "programs"),
         most=settings.inferlet_instances,
-        owner={"instances": settings.inferlet_instances_per_owner, "memory": settings.inferlet_memory_per_owner},
+        owner={
+            "instances": settings.inferlet_instances_per_owner,
+            "memory": settings.inferlet_memory_per_owner,
+            "programs": settings.inferlet_programs_per_owner,
+        },
         limits={
             "memory": settings.inferlet_memory,
             "cpu": settings.inferlet_cpu_time,

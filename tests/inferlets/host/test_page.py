@@ -10,7 +10,9 @@ from typing import get_args
 
 from bakehouse.inferlets.base import MIB, Limits, OwnerLimits
 from bakehouse.inferlets.manifest import INTERFACES, Manifest, Parameter, ParameterType, _File, _Package
+from bakehouse.inferlets.payload import MAX_PAYLOAD
 from bakehouse.inferlets.processes import KEPT_SECONDS, RING, RING_BYTES
+from bakehouse.inferlets.programs import MAX_PROGRAMS, MAX_WASM
 
 PAGE = (Path(__file__).parents[3] / "docs" / "inferlet-host.md").read_text(encoding="utf-8")
 UNITS = {"": 1, " s": 1, " MiB": MIB}
@@ -30,6 +32,8 @@ def test_what_an_owner_has() -> None:
     assert f"{limits.memory // Limits().memory} run at one time" in text
     assert f"{RING} entries and {RING_BYTES // MIB} MiB" in text
     assert KEPT_SECONDS == 3600
+    assert f"has at most {MAX_WASM // MIB} MiB, of which {MAX_PAYLOAD // MIB} MiB" in text
+    assert f"{MAX_PROGRAMS} programs, and {limits.programs >> 30} GiB of them" in text
 
 
 def test_the_manifest_has_every_field() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from bakehouse.inferlets import payload
 from bakehouse.inferlets import programs as room
+from bakehouse.inferlets.base import OwnerLimits
+from bakehouse.inferlets.dialogue import Desk, Dialogue, Frame, Who
+from bakehouse.inferlets.dialogue.frames import with_bytes
 from bakehouse.inferlets.errors import BadProgram, NoSuchProgram, Refused
 from bakehouse.inferlets.programs import Program, ProgramStore, Ref
 from bakehouse.inferlets.sandbox import Sandbox
@@ -118,6 +123,60 @@ def test_limits(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
         store.install("ada", manifest("b"), small("two"))
     with pytest.raises(Refused, match="bytes"):
         store.install("bob", manifest("b"), small("three"))
+
+
+def test_what_an_owner_has_is_bounded_in_bytes(tmp_path: Path, sandbox: Sandbox) -> None:
+    size = len(small("one"))
+    store = ProgramStore(tmp_path / "programs", sandbox, limits=OwnerLimits(programs=2 * size))
+    store.install("ada", manifest("a"), small("one"))
+    store.install("ada", manifest("b"), small("one"))  # the same file
+    store.install("ada", manifest("b", "2.0.0"), small("two"))
+    with pytest.raises(Refused, match=f"{2 * size} bytes together, these would have {3 * size}") as caught:
+        store.install("ada", manifest("c"), small("six"))
+    assert caught.value.field == "programs"
+    store.install("ada", manifest("b", "2.0.0"), small("ten"), force=True)  # in place of the other
+    store.install("bob", manifest("c"), small("six"))
+    again = ProgramStore(tmp_path / "programs", sandbox, limits=OwnerLimits(programs=2 * size))
+    with pytest.raises(Refused):
+        again.install("ada", manifest("c"), small("six"))
+    again.remove("ada", "b@2.0.0")
+    again.install("ada", manifest("c"), small("six"))
+
+
+def test_code_behind_a_component_is_bounded(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(payload, "MAX_PAYLOAD", 10)
+    store = opened()
+    store.install("ada", manifest("a"), payload.join(small("one"), b"0123456789"))
+    with pytest.raises(BadProgram, match="has 11 bytes; 10 are possible"):
+        store.install("ada", manifest("b"), payload.join(small("one"), b"0123456789!"))
+    assert refs(store) == ["a@1.0.0"]
+
+
+async def test_others_do_not_wait_behind_those_who_install(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox
+) -> None:
+    store, go, running, most = opened(), threading.Event(), 0, 0
+
+    def slow(wasm: bytes) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        assert go.wait(30)
+        running -= 1
+
+    monkeypatch.setattr(sandbox, "compile", slow)
+    dialogue = Dialogue(Desk(None, store, None), Who("ada", "ada"))  # type: ignore[arg-type]
+    for at in range(40):
+        wasm = small(f"{at:02}")
+        for frame in with_bytes({"id": at, "op": "install", "manifest": manifest(f"p{at}")}, wasm):
+            await dialogue.feed(frame)
+    await asyncio.wait_for(asyncio.to_thread(store.list, "ada"), 10)
+    go.set()
+    answers: list[Frame] = []
+    while len(answers) < 40:
+        answers += await asyncio.wait_for(dialogue.take(), 10)
+    assert most == room.INSTALLING and len(refs(store)) == 40
+    store.installers.shutdown()
 
 
 def test_another_process_may_look(opened: Opened, tmp_path: Path, sandbox: Sandbox) -> None:

@@ -28,6 +28,8 @@ from bakehouse.inferlets.payload import split, split_file
 log = logging.getLogger(__name__)
 
 _HASH_LENGTH = 24
+#: Components that this process compiles at one time. Each takes all cores.
+_COMPILING = threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +118,9 @@ class Cache:
         return made
 
     def _compile(self, digest: str, wasm: bytes) -> Compiled:
-        compiled = self._linked(compile_component(self._engine, wasm), digest)
+        with _COMPILING:
+            component = compile_component(self._engine, wasm)
+        compiled = self._linked(component, digest)
         self._store(digest, bytes(compiled.component.serialize()))
         return compiled
 
