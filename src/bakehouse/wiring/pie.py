@@ -27,7 +27,7 @@ from bakehouse.settings import Settings, is_loopback
 from bakehouse.store import open_store
 from bakehouse.wiring.dialogues import KeyedInferlets
 from bakehouse.wiring.home import Home
-from bakehouse.wiring.listener import Server, bind, new_loop, started
+from bakehouse.wiring.listener import Server, bind, new_loop, settle_memory, started
 from bakehouse.wiring.local import FOLDER, Local, local_host
 from bakehouse.wiring.node import mcp_server
 from bakehouse.wiring.nodes import node_config
@@ -66,6 +66,7 @@ async def _main(
     async with _keys(settings) as keys, _host(settings, specs) as local:
         desk = Desk(Processes(local.host), local.programs, local.relays, Limits(**node_config(settings).limits))
         server = Server(_config(_app(PieInferlets(desk, None if no_auth else keys), url)))
+        settle_memory()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started(server, serving)
         key = None if no_auth else await keys.first_key()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import socket
 import sys
@@ -17,7 +16,7 @@ from bakehouse.inferlets.talk import MAX_FRAME
 from bakehouse.settings import Settings
 from bakehouse.wiring.home import Home
 from bakehouse.wiring.http import CorkedProtocol
-from bakehouse.wiring.listener import Server, bind, new_loop, started
+from bakehouse.wiring.listener import Server, bind, new_loop, settle_memory, started
 from bakehouse.wiring.platform import Platform
 
 log = structlog.get_logger(__name__)
@@ -52,7 +51,7 @@ async def _main(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await platform.start()
-    _settle_memory()
+    settle_memory()
     try:
         config = uvicorn.Config(
             platform.app,
@@ -86,17 +85,6 @@ async def _main(
         await platform.stop()
     log.info("stopped", action="stopped")
     return 0
-
-
-def _settle_memory() -> None:
-    """Let the garbage collector look at what tasks leave behind, seldom, and never again at the program itself.
-
-    A task allocates some hundred objects that reference counting frees; with the default thresholds a sixth of the
-    server's processor time went into walking modules, routes and schemas that live as long as it does.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 100)
 
 
 def _announce(url: str, key: str | None, not_enforced: list[str], serves: list[str]) -> None:

@@ -94,7 +94,12 @@ async def test_a_limit_that_is_hit_is_named(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "text"),
-    [({"cpu": 1e6}, "limits: cpu may be"), ({"cpu": 0}, "limits: cpu may be"), ({"speed": 1}, "limits: speed is none")],
+    [
+        ({"queue": 0.5}, "queue is a whole number"),
+        ({"cpu": 1e6}, "limits: cpu may be"),
+        ({"cpu": 0}, "limits: cpu may be"),
+        ({"speed": 1}, "limits: speed is none"),
+    ],
 )
 async def test_limits_can_only_be_tighter(client: Client, limits: dict[str, float], text: str) -> None:
     with pytest.raises(BadRequest, match=text):

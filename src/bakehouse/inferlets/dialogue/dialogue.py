@@ -6,12 +6,13 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import bakehouse
 from bakehouse.engine.errors import EngineError
-from bakehouse.inferlets.base import Launch, Limits
+from bakehouse.inferlets.base import Launch
 from bakehouse.inferlets.dialogue import fields as of
 from bakehouse.inferlets.dialogue import frames
 from bakehouse.inferlets.dialogue.base import Desk, Who
@@ -21,6 +22,7 @@ from bakehouse.inferlets.dialogue.listening import Listening
 from bakehouse.inferlets.dialogue.native import NativeCalls
 from bakehouse.inferlets.dialogue.outgoing import Outgoing
 from bakehouse.inferlets.dialogue.relay import Relay
+from bakehouse.inferlets.dialogue.terms import shown, tighter
 from bakehouse.inferlets.errors import InferletError, NotRunning, Refused
 from bakehouse.inferlets.processes import Attachment, Process
 from bakehouse.inferlets.programs import MAX_WASM
@@ -238,7 +240,7 @@ class Dialogue:
         return {}
 
     def _list(self) -> Mapping[str, Any]:
-        return {"processes": [_shown(process) for process in self._desk.processes.list(self._who.owner)]}
+        return {"processes": [shown(process) for process in self._desk.processes.list(self._who.owner)]}
 
     def _programs(self) -> Mapping[str, Any]:
         found = self._desk.programs.list(self._who.owner)
@@ -249,8 +251,9 @@ class Dialogue:
         }
 
     async def _install(self, manifest: str, force: bool, data: bytes) -> Mapping[str, Any]:
-        install = self._desk.programs.install
-        program = await asyncio.to_thread(install, self._who.owner, manifest, data, force=force)
+        programs = self._desk.programs
+        install = partial(programs.install, self._who.owner, manifest, data, force=force)
+        program = await asyncio.get_running_loop().run_in_executor(programs.installers, install)
         return {"program": program.ref, "digest": program.digest}
 
     async def _remove(self, program: str) -> Mapping[str, Any]:
@@ -287,32 +290,6 @@ class Dialogue:
         if self._native is None:
             raise BadRequest("this client has no native program; ask for open first")
         return self._native
-
-
-def tighter(most: Limits, wanted: Mapping[str, float]) -> Limits:
-    """*most*, with the values of *wanted* in place of its own. Raises `BadRequest` for an unknown or a larger one."""
-    for name, value in wanted.items():
-        if name not in _LIMITS:
-            raise BadRequest(f"limits: {name} is none of {', '.join(_LIMITS)}", field="limits")
-        if not 0 < value <= getattr(most, name):
-            raise BadRequest(
-                f"limits: {name} may be from above 0 to {getattr(most, name)}, not {value}", field="limits"
-            )
-    whole = {name: type(getattr(most, name))(value) for name, value in wanted.items()}
-    return replace(most, **whole)
-
-
-_LIMITS = tuple(field.name for field in fields(Limits))
-
-
-def _shown(process: Process) -> dict[str, Any]:
-    return {
-        "process": process.launch.id,
-        "program": process.launch.program,
-        "state": "running" if process.outcome is None else "ended",
-        "attached": process.attached,
-        "started": process.started_at,
-    }
 
 
 @dataclass(frozen=True, slots=True)
