@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 import pytest
-from inferlet import Context, Decoder, Event, Grammar, Matcher, Model, Sampler
+from inferlet import Context, Decoder, Event, Grammar, Matcher, Model, PromptLookup, Sampler
 
 from tests.inferlets.right.conftest import Speaker
 from tests.inferlets.right.support import NEVER, greedy, holding, some_tokens
@@ -103,6 +103,23 @@ def test_events_of_a_generation(model: Model, most: int) -> None:
         assert [event for event in events if isinstance(event, Event.Done)] == events[-1:]
         assert "".join(event.text for event in events[:-1]) == events[-1].text
         assert all(isinstance(event, Event.Text) for event in events[:-1])
+
+
+@pytest.mark.parametrize("draft", [None, PromptLookup(6)])
+def test_a_generation_breaks_no_character(model: Model, draft: PromptLookup | None) -> None:
+    """Its tokens are bytes; its events are whole characters, one after the other, and so is what a stop text leaves."""
+    text = "Grüße \U0001f956 面包 éé. Ende"
+    grammar = Grammar.from_regex(re.escape(text))
+    given: dict[str, Any] = {"logit_mask": grammar, "auto_flush": False, "decode": True}
+    if draft is not None:
+        given["draft"] = draft
+    with holding(model, some_tokens(9)) as prompt:
+        pieces = list(prompt.fork().generate(Sampler.greedy(), **given))
+        assert "".join(piece.text for piece in pieces[:-1]) == text
+        assert not any("\ufffd" in piece.text for piece in pieces)
+        stopped = prompt.fork().generate(Sampler.greedy(), stop=["é. E"], **given)
+        assert stopped.text() == text.partition("é. E")[0]
+        assert stopped.finish == "stop"
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 1000])
