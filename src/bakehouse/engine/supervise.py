@@ -131,6 +131,11 @@ class EngineProcess(AsyncEngine):
             await self._engine.close()
             self._engine = None
 
+    def kill(self, reason: str) -> None:
+        """End its process at once. What follows is what follows a crash; *reason* is told with it."""
+        if self._child is not None:
+            self._child.kill(reason)
+
     @property
     def pid(self) -> int | None:
         """The process that serves now."""
@@ -309,6 +314,11 @@ class _Child:
             await self.process.wait()
         await asyncio.wait([self._reading], timeout=_EXIT_PATIENCE)
         self.clean()
+
+    def kill(self, reason: str) -> None:
+        self._line(reason.encode())
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            self.process.kill()
 
     def clean(self) -> None:
         """Remove its socket's directory; close its stdin. May be repeated."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -21,11 +22,18 @@ from bakehouse.inferlets.wire import WireError
 #: Says why the connection ended, once that is known.
 Why = Callable[[str], Awaitable[EngineLost]]
 
+_QUESTIONS = 3
+"""So many stay unanswered before a host is silent: when the machine wakes from a sleep, the first one seems to be."""
+
 
 class HostLost(InferletError):
     """The host's process died or its socket closed, and all its instances with it."""
 
     code = "instance_lost"
+
+
+class HostSilent(HostLost):
+    """It is there and does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,10 @@ class RemoteHost:
 
     @classmethod
     async def connect(cls, path: Path, why: Why = _closed_without_more, timeout: float = 30.0) -> RemoteHost:
-        """Connect to the host that listens at *path*. Raises `HostLost` where none does, or one of another version."""
+        """Connect to the host that listens at *path*.
+
+        Raises `HostLost` where none does, or one of another version; `HostSilent` after *timeout* seconds.
+        """
         host = cls(why)
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: host._link, str(path))
@@ -104,7 +115,7 @@ class RemoteHost:
             version = await asyncio.wait_for(host._greeting, timeout)
         except TimeoutError:
             await host.close()
-            raise HostLost(f"the inferlet host at {path} did not answer in {timeout:g} s") from None
+            raise HostSilent(f"the inferlet host at {path} did not answer in {timeout:g} s") from None
         if version != wire.VERSION:
             await host.close()
             raise HostLost(f"the inferlet host at {path} speaks version {version}, this program {wire.VERSION}")
@@ -118,6 +129,24 @@ class RemoteHost:
     async def ended(self) -> None:
         """Wait until the connection is over, however it ended."""
         await self._over.wait()
+
+    async def watch(self, silence: float) -> None:
+        """The same. Raises `HostSilent` when the host has answered nothing for *silence* seconds."""
+        pause, missed = silence / _QUESTIONS, 0
+        while self.open:
+            try:
+                await asyncio.wait_for(self.stats(), pause)
+            except HostLost:
+                break
+            except TimeoutError:
+                missed += 1
+                if missed == _QUESTIONS:
+                    raise HostSilent(f"the inferlet host did not answer for {silence:g} s") from None
+                continue
+            missed = 0
+            with suppress(TimeoutError):  # it is time for the next question
+                await asyncio.wait_for(self._over.wait(), pause)
+        await self.ended()
 
     # Programs
 

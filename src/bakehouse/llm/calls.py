@@ -80,6 +80,12 @@ class RunningCall:
         """The server stops: end it so that it runs again elsewhere."""
         self._stop(Lost("the server is stopping", code="server_stopping"), "cancelled", "the server is stopping")
 
+    def abandon(self) -> None:
+        """The node does not say how it ended: hand it back all the same. Its instance ends with the connection."""
+        for task in (self._preparing, self._work, *self._terminating):
+            if task is not None:
+                task.cancel()
+
     def _stop(self, outcome: ExecutorEvent, code: str, message: str) -> None:
         self._stopped = self._stopped or outcome
         if self._instance is not None:
@@ -101,6 +107,8 @@ class RunningCall:
     async def _run(self) -> None:
         try:
             outcome = await self._outcome()
+        except asyncio.CancelledError:  # by `abandon`; this is the task's end
+            outcome = self._stopped or Lost("the server is stopping", code="server_stopping")
         except Exception as error:
             log.exception("an inferlet's task failed here", extra={"action": "inferlet_error", "task": self.task.id})
             outcome = Lost(f"the server failed: {type(error).__name__}: {error}", code="internal_error", retry=False)

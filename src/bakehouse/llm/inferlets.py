@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 REFUSED_SECONDS = 0.5
 """So long no call of an owner is taken after the node refused one; its instances of other origin may end meanwhile."""
+HAND_BACK_SECONDS = 5.0
+"""So long an instance that is to end may take to say so, before its task is handed back without that."""
 
 
 class InferletExecutor:
@@ -81,6 +83,9 @@ class InferletExecutor:
         await self._until_none(grace)
         for running in list(self.calls.values()):
             running.give_back()
+        await self._until_none(HAND_BACK_SECONDS)
+        for running in list(self.calls.values()):
+            running.abandon()
         await self._until_none(None)
 
     async def _until_none(self, seconds: float | None) -> None:

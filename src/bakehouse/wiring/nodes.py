@@ -12,7 +12,7 @@ import structlog
 from bakehouse.engine.errors import EngineError
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.engine.supervise import EngineProcess, Policy, State
-from bakehouse.inferlets.remote import HostLost, RemoteHost
+from bakehouse.inferlets.remote import HostLost, HostSilent, RemoteHost
 from bakehouse.settings import Settings
 from bakehouse.wiring.models import Models
 from bakehouse.wiring.node import HOST_SOCKET, NodeConfig
@@ -25,13 +25,20 @@ _AGAIN_SECONDS = 0.2
 class Node:
     """Starts in the background: a model may take minutes to load, and the server serves meanwhile.
 
-    One that died too often is left alone for *rest* seconds; calls fail meanwhile. Then it gets another chance.
+    One that died too often is left alone for *rest* seconds; calls fail meanwhile. Then it gets another chance. One
+    that does not answer for *silence* seconds is killed, and started again as after a crash.
     """
 
     def __init__(
-        self, specs: Sequence[ModelSpec], config: NodeConfig, policy: Policy | None = None, *, rest: float = 60.0
+        self,
+        specs: Sequence[ModelSpec],
+        config: NodeConfig,
+        policy: Policy | None = None,
+        *,
+        rest: float = 60.0,
+        silence: float = 60.0,
     ) -> None:
-        self._rest = rest
+        self._rest, self._silence = rest, silence
         self.models = [spec.name for spec in specs]
         self._engine = EngineProcess(
             specs,
@@ -114,14 +121,22 @@ class Node:
     async def _connected(self) -> RemoteHost:
         if self._host is None or not self._host.open:
             path, why = await self._engine.beside(HOST_SOCKET)
-            self._host = await RemoteHost.connect(path, why)
+            try:
+                self._host = await RemoteHost.connect(path, why, self._silence)
+            except HostSilent as error:
+                self._engine.kill(error.detail)
+                raise
             self._spawn(self._watch(self._host))
             self._tell()
         return self._host
 
     async def _watch(self, host: RemoteHost) -> None:
         """Connect again when *host* is lost, also where its process lives on."""
-        await host.ended()
+        try:
+            await host.watch(self._silence)
+        except HostSilent as error:
+            self._engine.kill(error.detail)
+            await host.ended()
         self._tell()
         await self._connect()
 
