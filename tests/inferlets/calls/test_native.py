@@ -42,7 +42,7 @@ def test_it_has_every_interface_and_frees_what_the_program_had(
         assert host.runtime.username() == "ada"
         assert json.loads(host.runtime.limits())["contexts"] == 3
         host.client.send("hello")
-        host.client.send_file("abc")
+        host.client.send_file("YWJj")
         wait = generate(host, "abc")
     assert capsys.readouterr().out == "hello\n[file, 3 bytes]\n"
     for call in (lambda: host.waits.take(wait), host.runtime.version):

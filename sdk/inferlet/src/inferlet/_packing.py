@@ -1,7 +1,8 @@
-"""Numbers and bytes as the strings in which they cross the sandbox's border: one character per byte."""
+"""Numbers and bytes as the strings in which they cross the sandbox's border: a character per byte, files in base64."""
 
 from __future__ import annotations
 
+import binascii
 import sys
 from array import array
 from collections.abc import Iterable
@@ -13,6 +14,14 @@ def pack_bytes(data: bytes) -> str:
 
 def unpack_bytes(text: str) -> bytes:
     return text.encode("latin-1")
+
+
+def pack_file(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def unpack_file(text: str) -> bytes:
+    return binascii.a2b_base64(text)
 
 
 def pack_ids(ids: Iterable[int]) -> str:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from inferlet._host import host
-from inferlet._packing import pack_bytes, unpack_bytes
+from inferlet._packing import pack_file, unpack_file
 from inferlet._waits import result
 
 
@@ -21,10 +21,10 @@ def receive() -> str:
 
 def send_file(data: bytes) -> None:
     """Send *data* as a file."""
-    host().client.send_file(pack_bytes(data))
+    host().client.send_file(pack_file(data))
 
 
 def receive_file() -> bytes:
     """The next file, in the order they were sent."""
     found = host()
-    return unpack_bytes(result(found, found.client.receive_file()))
+    return unpack_file(result(found, found.client.receive_file()))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bakehouse.inferlets.calls.base import Interface, check_packed, check_size
-from bakehouse.inferlets.calls.packing import pack, unpack
+from bakehouse.inferlets.calls.base import Interface, check_size
+from bakehouse.inferlets.calls.packing import pack_file, unpack_file
 from bakehouse.inferlets.calls.results import Once
 
 
@@ -23,13 +23,13 @@ class Client(Interface):
 
     def send_file(self, data: str) -> None:
         guest = self._guest
-        guest.outlet.file(unpack(check_packed("file", data, guest.limits.file, "a file")))
+        guest.outlet.file(unpack_file(data, guest.limits.file))
 
     def receive_file(self) -> int:
         inbox = self._guest.files
 
         def tell(data: bytes) -> str:
             inbox.used(data)
-            return pack(data)
+            return pack_file(data)
 
         return self._guest.waits.add(lambda: Once(inbox.receive(), tell, undo=inbox.put_back))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inferlet._host import host
-from inferlet._packing import pack_bytes, unpack_bytes
+from inferlet._packing import pack_file, unpack_file
 from inferlet.aio._waits import result
 
 
@@ -20,10 +20,10 @@ async def receive() -> str:
 
 def send_file(data: bytes) -> None:
     """Send *data* as a file."""
-    host().client.send_file(pack_bytes(data))
+    host().client.send_file(pack_file(data))
 
 
 async def receive_file() -> bytes:
     """The next file, in the order they were sent."""
     found = host()
-    return unpack_bytes(await result(found, found.client.receive_file()))
+    return unpack_file(await result(found, found.client.receive_file()))

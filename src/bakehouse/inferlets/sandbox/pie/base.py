@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -142,4 +143,4 @@ def unpacked(text: str) -> list[int]:
 
 
 def blob(text: str) -> bytes:
-    return text.encode("latin-1")
+    return binascii.a2b_base64(text)

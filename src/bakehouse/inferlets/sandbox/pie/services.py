@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bakehouse.inferlets.calls.packing import pack_file
 from bakehouse.inferlets.sandbox.linking import Interface
 from bakehouse.inferlets.sandbox.pie.base import PARSER, Future, blob, drop_future, pollable, said
 from bakehouse.inferlets.sandbox.running import Running
@@ -43,7 +44,7 @@ def _send(running: Running, message: str) -> None:
 
 
 def _send_file(running: Running, data: bytes) -> None:
-    running.calls.client.send_file(data.decode("latin-1"))
+    running.calls.client.send_file(pack_file(data))
 
 
 def _spawn(running: Running, program: str, arguments: list[str]) -> Future:
