@@ -18,7 +18,10 @@ from bakehouse.cli.watch import Watch
 
 
 def deploy(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an app (inf.yml, inference.py) or an inferlet (Pie.toml).")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="The folder of an app (inf.yml, inference.py) or an inferlet (Pie.toml)."),
+    ],
     namespace: Annotated[str | None, typer.Option(help="The owner it belongs to.  [default: your own]")] = None,
     url: options.Url = None,
     key: options.Key = None,
