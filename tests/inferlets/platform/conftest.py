@@ -1,4 +1,4 @@
-"""A server with a dummy model and one program, for the tests of a module."""
+"""A server with a dummy model and one program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import pytest
 from inferencesh import Inference
 
 from bakehouse.inferlets import bakery
-from tests.conftest import StartServer
 from tests.inferlets.platform.programs import ACTOR
 from tests.support.inferlets import CACHE, keep_builds
 from tests.support.server import ENTRY, Server
@@ -62,12 +61,16 @@ def with_model(home: Path, name: str = "tiny") -> Path:
     return home
 
 
-@pytest.fixture(scope="module")
-def server(module_servers: StartServer, tmp_path_factory: pytest.TempPathFactory, package: Package) -> Server:
-    """A server that runs inferlets, with ``local/actor``."""
-    started = module_servers(home=with_model(tmp_path_factory.mktemp("server") / "home"), env=SETTINGS)
-    started.deploy(package())
-    return started
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, package: Package) -> Iterator[Server]:
+    """A server that runs inferlets, with ``local/actor``, for all files: its node may be killed, it stays."""
+    started = Server(with_model(tmp_path_factory.mktemp("server") / "home"), env=SETTINGS)
+    try:
+        started.start()
+        started.deploy(package())
+        yield started
+    finally:
+        started.kill()
 
 
 @pytest.fixture
