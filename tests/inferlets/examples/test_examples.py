@@ -101,7 +101,7 @@ def test_the_commands_of_its_page_run(name: str, tmp_path: Path, home: Path) -> 
         page.partition("```bash\n")[2].partition("```")[0].replace(f"{name}.wasm", str(tmp_path / f"{name}.wasm"))
     )
     assert commands.count("\n") == 2
-    assert "[Message] " in typed(commands, home)
+    assert re.search(r"^\[(Message|Result)\] ", typed(commands, home), re.MULTILINE)
 
 
 def test_pie_knows_the_mcp_servers_of_the_settings(home: Path) -> None:
