@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -251,19 +252,22 @@ class Processes:
         #: Each as long as there is a process of its owner.
         self._shares: WeakValueDictionary[str, Share] = WeakValueDictionary()
 
-    def launch(self, launch: Launch, program: Program | None = None) -> Process:
-        """Start it, without a client. Raises as `InferletHost.launch` does."""
-        self._check_id(launch.id)
-        process = Process(launch, self._note_end, self._share(launch.owner))
-        self._enter(process, self._host.launch(launch, process, program))
+    def launch(
+        self, launch: Launch, program: Program | None = None, over: Callable[[], None] = lambda: None
+    ) -> Process:
+        """Start it, without a client. *over* is called at its end, also where it cannot start.
+
+        Raises as `InferletHost.launch` does.
+        """
+        with self._new(launch, over) as process:
+            self._enter(process, self._host.launch(launch, process, program))
         return process
 
-    def open_native(self, launch: Launch) -> tuple[Process, NativeHost]:
-        """One whose program runs outside the sandbox, and the host for it, to be closed. Raises as `launch` does."""
-        self._check_id(launch.id)
-        process = Process(launch, self._note_end, self._share(launch.owner))
-        host = self._host.open_native(launch, process)
-        self._enter(process, self._host.instance(launch.id, launch.owner))
+    def open_native(self, launch: Launch, over: Callable[[], None] = lambda: None) -> tuple[Process, NativeHost]:
+        """One whose program runs outside the sandbox, and the host for it, to be closed. As `launch` otherwise."""
+        with self._new(launch, over) as process:
+            host = self._host.open_native(launch, process)
+            self._enter(process, self._host.instance(launch.id, launch.owner))
         return process, host
 
     def find(self, id: str, owner: str) -> Process:
@@ -280,6 +284,21 @@ class Processes:
         with self._guard:
             self._expire()
             return [process for process in self._all.values() if process.launch.owner == owner]
+
+    @contextmanager
+    def _new(self, launch: Launch, over: Callable[[], None]) -> Iterator[Process]:
+        """One that is to be started inside."""
+
+        def note_end(process: Process) -> None:
+            self._note_end(process)
+            over()
+
+        try:
+            self._check_id(launch.id)
+            yield Process(launch, note_end, self._share(launch.owner))
+        except BaseException:
+            over()
+            raise
 
     def _check_id(self, id: str) -> None:
         with self._guard:

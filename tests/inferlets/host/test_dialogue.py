@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from bakehouse.inferlets.calls.packing import pack_ids
 from bakehouse.inferlets.dialogue import Desk, Dialogue, Who, dialogue, outgoing
+from bakehouse.inferlets.dialogue.native import NativeCalls
 from bakehouse.inferlets.dialogue.relay import Relays
+from bakehouse.inferlets.errors import NoSuchProgram
 from bakehouse.inferlets.host import InferletHost
 from bakehouse.inferlets.mcp import ConfiguredMcp
 from bakehouse.inferlets.processes import Processes
+from tests.inferlets.host.support import Seen, launch
 from tests.support.waiting import wait_until
 
 
@@ -83,3 +88,51 @@ async def test_calls_wait_for_a_client_that_reads_nothing(
         await asyncio.to_thread(lambda: None)
     assert sent.bytes == len("one")
     assert [(await talk.answer(number))["result"] for number in calls] == [{"value": None}] * 3
+
+
+@pytest.mark.parametrize("attached", [True, False])
+async def test_what_asks_a_client_s_servers_is_forgotten_at_its_end(talk: Talk, desk: Desk, attached: bool) -> None:
+    await talk.answer(await talk.ask("register_mcp", name="tools"))
+    process = (await talk.answer(await talk.ask("launch", program="spin", attach=attached)))["result"]["process"]
+    if attached:
+        await talk.answer(await talk.ask("detach", process=process))
+    assert list(desk.relays._relays) == [process]
+    await talk.answer(await talk.ask("terminate", process=process))
+    await asyncio.to_thread(wait_until, lambda: not desk.relays._relays, "the entry to go", 20)
+    for _ in range(20):
+        await talk.answer(await talk.ask("launch", program="small", attach=False))
+    await asyncio.to_thread(wait_until, lambda: not desk.relays._relays, "the entries to go", 20)
+    with pytest.raises(NoSuchProgram):
+        desk.processes.launch(launch("none"), None, talk.dialogue._relayed("x"))
+    assert not desk.relays._relays
+
+
+async def test_requests_that_have_not_begun_end_with_their_dialogue(talk: Talk) -> None:
+    await talk.ask("remove", program="none@1.0.0")
+    await talk.dialogue.close()
+    await asyncio.sleep(0)
+    assert talk.dialogue._open_bytes == 0
+    gc.collect()  # a coroutine that nobody awaited says so when it is collected
+
+
+async def test_a_generation_that_becomes_whole_while_it_is_taken_blocks_nobody(host: InferletHost) -> None:
+    native = host.open_native(launch("native"), Seen())
+    model = native.models.load("tiny")
+    context = native.contexts.create(model, None)
+    native.contexts.append(context, pack_ids([1, 2, 3]))
+    generation = native.passes.generate(context, '{"max_tokens": 4000, "stop": {"tokens": []}}')
+    gone = asyncio.Event()
+
+    async def room() -> None:
+        if not gone.is_set():
+            gone.set()
+            native.passes.whole(generation)
+
+    calls = NativeCalls(native, room)
+    taking = asyncio.ensure_future(calls.take(generation))
+    async with asyncio.timeout(20):
+        await gone.wait()
+        await calls.call("models", "names", [])
+    assert not taking.done()
+    assert len(json.loads(await taking or "")["tokens"]) == 4000
+    await calls.close()

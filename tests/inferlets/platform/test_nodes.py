@@ -142,7 +142,12 @@ async def test_a_server_stops_though_its_node_hangs(node: Node, actor: Path, mon
     executor, runs = InferletExecutor(node, HOOKS), asyncio.Event()
     events: list[ExecutorEvent] = []
     calls = [Call(make_task(input='{"do": "echo"}'), 1, VERSION, {}) for _ in range(2)]
-    executor.start(calls[0], lambda event: (events.append(event), runs.set())[0])
+
+    def note(event: ExecutorEvent) -> None:
+        events.append(event)
+        runs.set()
+
+    executor.start(calls[0], note)
     await asyncio.wait_for(runs.wait(), 60)
     assert node.pid is not None
     os.kill(node.pid, signal.SIGSTOP)

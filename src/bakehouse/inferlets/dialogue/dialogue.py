@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any
 
 import bakehouse
@@ -145,9 +146,15 @@ class Dialogue:
             finally:
                 self._open_bytes -= size
 
+        def over(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if getcoroutinestate(work) == CORO_CREATED:  # cancelled before it began
+                self._open_bytes -= size
+                work.close()
+
         task = asyncio.ensure_future(run())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(over)
 
     def _refuse(self, number: int, error: InferletError | EngineError) -> None:
         self._out.answer(frames.refusal(number, error.code, error.detail))
@@ -180,15 +187,15 @@ class Dialogue:
     def _launch(self, program: str, arguments: list[str], attach: bool, limits: dict[str, float]) -> Mapping[str, Any]:
         found = self._desk.programs.find(self._who.owner, program)
         launch = self._launch_of(found.ref, arguments, limits)
-        self._desk.relays.add(launch.id, self._relay)
-        try:
-            process = self._desk.processes.launch(launch, found)
-        except InferletError:
-            self._desk.relays.drop(self._relay, launch.id)
-            raise
+        process = self._desk.processes.launch(launch, found, self._relayed(launch.id))
         if attach:
             self._listen(process, None)
         return {"process": launch.id, "program": found.ref}
+
+    def _relayed(self, id: str) -> Callable[[], None]:
+        """The process *id* may ask the MCP servers of this client, until what is returned is called."""
+        self._desk.relays.add(id, self._relay)
+        return partial(self._desk.relays.drop, self._relay, id)
 
     def _launch_of(self, program: str, arguments: list[str], limits: dict[str, float]) -> Launch:
         return Launch(
@@ -211,9 +218,7 @@ class Dialogue:
         self._listening[process.launch.id] = listening
 
     def _left(self, process: str) -> None:
-        listening = self._listening.pop(process, None)
-        if listening is not None and listening.process.outcome is not None:
-            self._desk.relays.drop(self._relay, process)
+        self._listening.pop(process, None)
 
     def _detach(self, process: str) -> Mapping[str, Any]:
         self._attached(process).detach()
@@ -270,8 +275,7 @@ class Dialogue:
         if self._native is not None:
             raise BadRequest("this client has a native program already; another one needs a connection of its own")
         launch = self._launch_of("native", [], {})
-        self._desk.relays.add(launch.id, self._relay)
-        process, host = self._desk.processes.open_native(launch)
+        process, host = self._desk.processes.open_native(launch, self._relayed(launch.id))
         self._native = NativeCalls(host, self._out.room)
         self._listen(process, None)
         return {"process": launch.id}

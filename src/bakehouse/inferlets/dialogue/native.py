@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from bakehouse.inferlets.calls.native import NativeHost
+from bakehouse.inferlets.calls.results import NOT_YET, NotYet
 from bakehouse.inferlets.dialogue.fields import BadRequest
 
 INTERFACES = (
@@ -69,11 +70,17 @@ class NativeCalls:
             raise BadRequest(f"wait: {wait} is being taken already", field="wait")
         self._taking.add(wait)
         try:
-            await self.watch(wait)
-            value: str | None = await self._answer(self._host.waits.take, wait)
+            value: str | NotYet | None = NOT_YET
+            while isinstance(value, NotYet):
+                await self.watch(wait)
+                value = await self._answer(self._look, wait)
             return value
         finally:
             self._taking.discard(wait)
+
+    def _look(self, wait: int) -> str | NotYet | None:
+        """What `take` gives, where it does not block: a call that came meanwhile may have made the wait whole."""
+        return self._host.waits.take(wait) if self._host.guest.waits.any((wait,), 0.0) else NOT_YET
 
     async def _answer(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """What *call* gives, in its turn, and not before there is room for it."""
