@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import inferlet
 import pytest
@@ -137,6 +138,24 @@ def test_closing_frees_what_the_program_held(pie: PieServer) -> None:
     first.close()
     with pytest.raises(ConnectionLost):
         first.models.names()
+
+
+def test_closing_while_others_ask_lets_nobody_wait(pie: PieServer) -> None:
+    for _ in range(20):
+        host = RemoteHost(pie.address, pie.key)
+
+        def ask(host: RemoteHost = host) -> None:
+            with suppress(ConnectionLost):
+                while True:
+                    host.models.names()
+
+        asking = [threading.Thread(target=ask, daemon=True) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        host.close()
+        for thread in asking:
+            thread.join(20)
+            assert not thread.is_alive()
 
 
 def test_without_a_key_there_is_no_host(pie: PieServer) -> None:

@@ -20,6 +20,9 @@ from inferlet.errors import HostError
 
 T = TypeVar("T")
 
+#: Seconds that requests have to end after their connection.
+_PATIENCE = 5.0
+
 
 def show(event: Event) -> None:
     """Print what the program sends to its client: there is nobody else to show it to."""
@@ -42,6 +45,7 @@ class RemoteHost:
         self._thread = threading.Thread(target=self._loop.run_forever, name="inferlet-remote", daemon=True)
         self._thread.start()
         self._closed = False
+        self._guard = threading.Lock()
         try:
             self._connection = self._run(Connection.open(url, token, self._unasked, self._lost))
             self._process = str(self._run(self._connection.request("open"))["process"])
@@ -75,14 +79,29 @@ class RemoteHost:
 
     def close(self) -> None:
         """The server frees everything that the program held. May be repeated."""
-        if self._closed:
-            return
-        self._closed = True
-        if hasattr(self, "_connection"):
-            self._run(self._connection.close())
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+        # What was started before this comes before it in the loop, and nothing comes after it.
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _end(self) -> None:
+        """Close the connection. Threads that wait for an answer get theirs before the loop stops."""
+        try:
+            if hasattr(self, "_connection"):
+                await self._connection.close()
+        finally:
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if others:
+                await asyncio.wait(others, timeout=_PATIENCE)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await asyncio.sleep(0)  # they are told in the turn after their task's end
 
     def request(self, op: str, **fields: Any) -> Any:
         return self._run(self._connection.request(op, **fields)).get("value")
@@ -91,10 +110,11 @@ class RemoteHost:
         return self._start(work).result()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        if not self._thread.is_alive():
-            work.close()
-            raise ConnectionLost("this host was closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._guard:
+            if not self._closed:
+                return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise ConnectionLost("this host was closed")
 
     def _unasked(self, frame: dict[str, Any], data: bytes) -> None:
         if "event" in frame:
