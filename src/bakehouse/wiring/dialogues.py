@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from bakehouse.api.inferlets import Inferlets, Link
 from bakehouse.api.inferlets.base import Frame
@@ -15,8 +17,8 @@ from bakehouse.service.keys import FIRST_OWNER, Keys
 from bakehouse.wiring.node import DIALOGUE_SOCKET
 from bakehouse.wiring.nodes import Node
 
-MOST_OF_OWNER, MOST = 64, 1024
-"""Connections at one time: of one owner, and in all."""
+MOST_OF_OWNER, MOST, MOST_UNKNOWN = 64, 1024, 64
+"""Connections at one time: of one owner, in all, and of clients that have not said who they are."""
 
 
 class KeyedInferlets(Inferlets):
@@ -26,6 +28,18 @@ class KeyedInferlets(Inferlets):
         self.open_to_all = keys is None
         self._keys = keys
         self._places: Counter[str] = Counter()
+        self._unknown = 0
+
+    @contextmanager
+    def knock(self) -> Iterator[None]:
+        """See `Inferlets`."""
+        if self._unknown >= MOST_UNKNOWN:
+            raise TooMany(f"{MOST_UNKNOWN} clients are about to say who they are; send the key as a header")
+        self._unknown += 1
+        try:
+            yield
+        finally:
+            self._unknown -= 1
 
     async def authenticate(self, token: str | None) -> Caller:
         """See `Inferlets`."""

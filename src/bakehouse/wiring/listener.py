@@ -6,11 +6,17 @@ import asyncio
 import gc
 import socket
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from bakehouse.core.errors import BakehouseError
+from bakehouse.inferlets.talk import MAX_FRAME
 from bakehouse.settings import Settings
+
+#: Where clients have keys. By name: it needs a library that is not always there.
+SOCKETS = "bakehouse.wiring.sockets:GreetingProtocol"
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -35,6 +41,24 @@ def bind(settings: Settings) -> socket.socket:
             code="address_in_use",
         ) from error
     return listener
+
+
+def server_config(app: FastAPI, *, ws: Any, **more: Any) -> uvicorn.Config:
+    """How uvicorn serves *app*; *ws* is its WebSockets' protocol, or none."""
+    return uvicorn.Config(
+        app,
+        loop="none",
+        ws=ws,
+        ws_max_size=MAX_FRAME,
+        ws_per_message_deflate=False,  # it costs more than it saves where most frames are small
+        lifespan="off",
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        **more,
+    )
 
 
 class Server(uvicorn.Server):

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from bakehouse.api.common import problem
@@ -20,14 +19,14 @@ from bakehouse.core.errors import Invalid
 from bakehouse.core.identity import Caller
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.inferlets.base import Limits, OwnerLimits
-from bakehouse.inferlets.dialogue import MAX_FRAME, Desk, Dialogue, Who
+from bakehouse.inferlets.dialogue import Desk, Dialogue, Who
 from bakehouse.inferlets.processes import Processes
 from bakehouse.service.keys import Keys
 from bakehouse.settings import Settings, is_loopback
 from bakehouse.store import open_store
 from bakehouse.wiring.dialogues import KeyedInferlets
 from bakehouse.wiring.home import Home
-from bakehouse.wiring.listener import Server, bind, new_loop, settle_memory, started
+from bakehouse.wiring.listener import SOCKETS, Server, bind, new_loop, server_config, settle_memory, started
 from bakehouse.wiring.local import FOLDER, Local, local_host
 from bakehouse.wiring.node import mcp_server
 from bakehouse.wiring.nodes import node_config
@@ -65,7 +64,8 @@ async def _main(
         loop.add_signal_handler(number, stop.set)
     async with _keys(settings) as keys, _host(settings, specs) as local:
         desk = Desk(Processes(local.host), local.programs, local.relays, Limits(**node_config(settings).limits))
-        server = Server(_config(_app(PieInferlets(desk, None if no_auth else keys), url)))
+        app = _app(PieInferlets(desk, None if no_auth else keys), url)
+        server = Server(server_config(app, ws="websockets-sansio" if no_auth else SOCKETS))
         settle_memory()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started(server, serving)
@@ -99,22 +99,6 @@ async def _keys(settings: Settings) -> AsyncIterator[Keys]:
         yield Keys(store, SystemClock())
     finally:
         await store.close()
-
-
-def _config(app: FastAPI) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        loop="none",
-        ws="websockets-sansio",
-        ws_max_size=MAX_FRAME,
-        ws_per_message_deflate=False,  # it costs more than it saves where most frames are small
-        lifespan="off",
-        proxy_headers=False,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
 
 
 def _app(inferlets: Inferlets, url: str) -> FastAPI:

@@ -9,14 +9,12 @@ import sys
 from collections.abc import Sequence
 
 import structlog
-import uvicorn
 
 from bakehouse.engine.spec import ModelSpec
-from bakehouse.inferlets.talk import MAX_FRAME
 from bakehouse.settings import Settings
 from bakehouse.wiring.home import Home
 from bakehouse.wiring.http import CorkedProtocol
-from bakehouse.wiring.listener import Server, bind, new_loop, settle_memory, started
+from bakehouse.wiring.listener import SOCKETS, Server, bind, new_loop, server_config, settle_memory, started
 from bakehouse.wiring.platform import Platform
 
 log = structlog.get_logger(__name__)
@@ -53,22 +51,8 @@ async def _main(
     await platform.start()
     settle_memory()
     try:
-        config = uvicorn.Config(
-            platform.app,
-            loop="none",
-            http=CorkedProtocol,
-            ws="websockets-sansio" if platform.runs_inferlets else "none",
-            ws_max_size=MAX_FRAME,
-            ws_per_message_deflate=False,  # it costs more than it saves where most frames are small
-            lifespan="off",
-            proxy_headers=False,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=2048,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=5,
-        )
+        sockets = SOCKETS if platform.runs_inferlets else "none"
+        config = server_config(platform.app, ws=sockets, http=CorkedProtocol, backlog=2048, timeout_keep_alive=75)
         server = Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started(server, serving)

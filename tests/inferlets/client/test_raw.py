@@ -135,6 +135,32 @@ async def test_without_a_key_the_first_frame_is_the_last(pie: PieServer, first: 
         assert closed.value.rcvd.code == 4401
 
 
+async def test_who_has_no_key_yet_sends_little(pie: PieServer) -> None:
+    async with connect(address_of(pie.address)) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await Raw(socket).ask(frame(id=1, op="hello", token="x" * (64 << 10)))
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+    async with connect(address_of(pie.address)) as socket:
+        raw = Raw(socket)
+        assert "result" in await raw.ask(frame(id=1, op="hello", token=pie.key))
+        assert "no such field" in (await raw.ask(frame(id=2, op="ping", now="x" * (8 << 20))))["error"]["message"]
+
+
+async def test_64_clients_may_be_about_to_say_who_they_are(pie: PieServer) -> None:
+    silent = [await connect(address_of(pie.address)) for _ in range(64)]
+    try:
+        async with connect(address_of(pie.address)) as socket:
+            assert (await Raw(socket).next())["error"]["code"] == "rate_limited"
+        async with connect(address_of(pie.address), additional_headers=bearer(pie.key)) as socket:
+            assert (await Raw(socket).ask(frame(id=1, op="ping")))["id"] == 1
+        assert "result" in await Raw(silent[0]).ask(frame(id=1, op="hello", token=pie.key))
+        async with connect(address_of(pie.address)) as socket:
+            assert "result" in await Raw(socket).ask(frame(id=1, op="hello", token=pie.key))
+    finally:
+        await asyncio.gather(*(each.close() for each in silent))
+
+
 async def test_a_wrong_key_in_the_header_is_401(pie: PieServer) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await connect(address_of(pie.address), additional_headers=bearer("inf_wrong"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from bakehouse.core.identity import Caller
@@ -27,6 +28,9 @@ class Inferlets(Protocol):
 
     #: Whether clients need no key.
     open_to_all: bool
+
+    def knock(self) -> AbstractContextManager[None]:
+        """A place for a client that has not said who it is, for the time of the context. Raises `TooMany`."""
 
     async def authenticate(self, token: str | None) -> Caller:
         """Whose key *token* is. Raises `Unauthorized`, `Forbidden`."""

@@ -81,16 +81,17 @@ def _refusal(socket: WebSocket, error: BakehouseError) -> Response:
 
 
 async def _greeted(socket: WebSocket, inferlets: Inferlets) -> tuple[Caller, str]:
-    """Whom the first frame says, and that frame without its key. Raises `Unauthorized`."""
-    try:
-        async with asyncio.timeout(HELLO_SECONDS):
-            frame = orjson.loads(await socket.receive_text())
-        if not isinstance(frame, dict) or frame.get("op") != "hello" or not isinstance(frame.get("token"), str):
-            raise Unauthorized(_MISSING)
-    except (TimeoutError, KeyError, orjson.JSONDecodeError) as error:
-        raise Unauthorized(_MISSING) from error
-    caller = await inferlets.authenticate(frame.pop("token"))
-    return caller, orjson.dumps(frame).decode()
+    """Whom the first frame says, and that frame without its key. Raises `Unauthorized`, `TooMany`."""
+    with inferlets.knock():
+        try:
+            async with asyncio.timeout(HELLO_SECONDS):
+                frame = orjson.loads(await socket.receive_text())
+            if not isinstance(frame, dict) or frame.get("op") != "hello" or not isinstance(frame.get("token"), str):
+                raise Unauthorized(_MISSING)
+        except (TimeoutError, KeyError, orjson.JSONDecodeError) as error:
+            raise Unauthorized(_MISSING) from error
+        caller = await inferlets.authenticate(frame.pop("token"))
+        return caller, orjson.dumps(frame).decode()
 
 
 async def _leave(socket: WebSocket, error: BakehouseError) -> None:
