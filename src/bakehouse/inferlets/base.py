@@ -103,7 +103,10 @@ class Outlet(Protocol):
 
 
 class Messaging(Protocol):
-    """Topics of one owner; thread-safe. Errors: `Refused` for what is over a limit of the owner."""
+    """Topics of one owner; thread-safe.
+
+    Errors: `BadRequest` for what cannot be a topic's name, `Refused` for what is over a limit of the owner.
+    """
 
     def push(self, owner: str, topic: str, message: str) -> None: ...
 
@@ -116,8 +119,11 @@ class Messaging(Protocol):
 
     def broadcast(self, owner: str, topic: str, message: str) -> None: ...
 
-    def subscribe(self, owner: str, topic: str, call: Callable[[str], None]) -> Callable[[], None]:
-        """*call* gets each message from now on, from any thread; the function that is returned ends it."""
+    def subscribe(self, owner: str, topic: str, call: Callable[[str], bool | None]) -> Callable[[], None]:
+        """*call* gets each message from now on, from any thread; the function that is returned ends it.
+
+        *call* answers False when it has no room: the message is missed then, and counted.
+        """
 
 
 class McpSession(Protocol):

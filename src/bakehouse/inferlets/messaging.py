@@ -15,15 +15,23 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Literal
 
+from bakehouse.engine.errors import BadRequest
 from bakehouse.inferlets.base import Messaging, OwnerLimits
 from bakehouse.inferlets.errors import Refused
 
 log = logging.getLogger(__name__)
 
-#: Broadcasts that wait for one subscriber who is being called; further ones miss it.
+#: Broadcasts that wait for one subscriber; it misses further ones.
 BACKLOG = 64
 #: Characters of a topic's name.
 MAX_TOPIC = 1024
+
+
+def check_topic(name: object) -> str:
+    """*name*, if it can be a topic's. Raises `BadRequest`."""
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_TOPIC:
+        raise BadRequest.at("topic", f"must be a text of 1 to {MAX_TOPIC} characters")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +95,11 @@ class LocalMessaging(Messaging):
         for subscriber in subscribers:
             self._deliver(subscriber)
 
-    def subscribe(self, owner: str, topic: str, call: Callable[[str], None]) -> Callable[[], None]:
+    def subscribe(self, owner: str, topic: str, call: Callable[[str], bool | None]) -> Callable[[], None]:
         """`Messaging.subscribe`. After the returned function *call* may be called once more, by who was about to."""
         with self._guard:
             held = self._open(owner, topic)
-            subscriber = _Subscriber(call)
+            subscriber = _Subscriber(call, held.owner)
             held.subscribers[subscriber] = None
 
         def end() -> None:
@@ -116,10 +124,7 @@ class LocalMessaging(Messaging):
         found = self._owners.get(owner) or _Owner(owner)
         held = found.topics.get(name)
         if held is None:
-            if not 0 < len(name) <= MAX_TOPIC:
-                raise Refused(
-                    f"topic: its name has {len(name)} characters; 1 to {MAX_TOPIC} are possible", field="topic"
-                )
+            check_topic(name)
             if len(found.topics) >= self._limits.topics:
                 raise Refused(f"topics: an owner has at most {self._limits.topics} at one time", field="topics")
             held = found.topics[name] = _Topic(found, name)
@@ -172,14 +177,16 @@ class LocalMessaging(Messaging):
 
     def _deliver(self, subscriber: _Subscriber) -> None:
         """Call *subscriber* for its backlog, unless another thread is doing that."""
+        taken: bool | None = True
         while True:
             with self._guard:
+                subscriber.owner.missed += taken is False
                 if subscriber.busy or not subscriber.backlog:
                     return
                 message = subscriber.backlog.popleft()
                 subscriber.busy = True
             try:
-                subscriber.call(message)
+                taken = subscriber.call(message)
             except Exception:
                 log.exception("a subscriber failed; the others are not concerned")
             finally:
@@ -256,7 +263,8 @@ class _Pull(Future[str]):
 
 @dataclass(eq=False, slots=True)
 class _Subscriber:
-    call: Callable[[str], None]
+    call: Callable[[str], bool | None]
+    owner: _Owner
     backlog: deque[str] = field(default_factory=deque)
     busy: bool = False
 

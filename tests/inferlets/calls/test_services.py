@@ -13,6 +13,7 @@ from bakehouse import __version__
 from bakehouse.engine.errors import BadRequest, NotFound
 from bakehouse.inferlets.calls.guest import Guest
 from bakehouse.inferlets.errors import McpFailed, NoSuchProgram, Refused, SpawnFailed
+from bakehouse.inferlets.messaging import BACKLOG
 from tests.inferlets.calls.support import Aside, Here, Kept, Make, ready, taken
 
 # The client
@@ -161,18 +162,18 @@ def test_a_subscription_gets_what_is_broadcast_from_now_on(make: Make) -> None:
     assert first.services.messaging.counts("ada").topics == 0  # type: ignore[attr-defined]
 
 
-def test_a_slow_subscriber_is_told_what_it_missed(make: Make) -> None:
-    first, second = make(queue=3), make()
-    feed = first.calls.messaging.subscribe("news")
-    for number in range(5):
+def test_a_slow_subscriber_misses_what_there_is_no_room_for(make: Make) -> None:
+    first, second = make(memory=300), make()
+    feed, small = (first.calls.messaging.subscribe(topic) for topic in ("news", "other"))
+    for number in range(BACKLOG + 5):
         second.calls.messaging.broadcast("news", str(number))
-    assert [taken(first, feed) for _ in range(3)] == ["0", "1", "2"]
-    with pytest.raises(Refused, match=r"queue: at most 3 .* lost"):
-        first.calls.waits.take(feed)
-    assert first.services.messaging.counts("ada").topics == 0  # type: ignore[attr-defined]
-    again = first.calls.messaging.subscribe("news")
-    second.calls.messaging.broadcast("news", "5")
-    assert taken(first, again) == "5"
+    second.calls.messaging.broadcast("other", "x" * 200)  # 182 bytes of room are left
+    assert first.services.messaging.counts("ada").missed == 6  # type: ignore[attr-defined]
+    assert [taken(first, feed) for _ in range(BACKLOG)] == [str(number) for number in range(BACKLOG)]
+    assert ready(first, [feed, small]) == []
+    for topic, wait in (("news", feed), ("other", small)):
+        second.calls.messaging.broadcast(topic, "y" * 200)
+        assert taken(first, wait) == "y" * 200
 
 
 @pytest.mark.parametrize("topic", ["", "x" * 2000])

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from bakehouse.engine.errors import BadRequest
 from bakehouse.inferlets.base import OwnerLimits
 from bakehouse.inferlets.errors import Refused
 from bakehouse.inferlets.messaging import BACKLOG, MAX_TOPIC, Counts, LocalMessaging
@@ -123,6 +124,23 @@ def test_a_subscriber_that_is_busy_misses_what_is_too_much(messaging: LocalMessa
     end()
 
 
+def test_a_subscriber_without_room_misses_what_comes(messaging: LocalMessaging) -> None:
+    heard: list[str] = []
+
+    def full(text: str) -> bool:
+        if len(heard) < 2:
+            heard.append(text)
+            return True
+        return False
+
+    ends = [messaging.subscribe("ada", "t", call) for call in (full, lambda text: None)]
+    for number in range(5):
+        messaging.broadcast("ada", "t", str(number))
+    assert (heard, messaging.counts("ada").missed) == (["0", "1"], 3)
+    for end in ends:
+        end()
+
+
 def test_a_subscriber_that_fails_harms_nobody(messaging: LocalMessaging, caplog: pytest.LogCaptureFixture) -> None:
     heard: list[str] = []
 
@@ -164,7 +182,7 @@ def test_limits_name_themselves() -> None:
         messaging.push("ada", "a", "")
     messaging.push("bob", "c", "1234567890")
     for name in ("", "t" * (MAX_TOPIC + 1)):
-        with pytest.raises(Refused, match="topic: "):
+        with pytest.raises(BadRequest, match="1 to 1024 characters"):
             messaging.push("ada", name, "")
     assert messaging.counts("ada") == Counts(topics=2, messages=3, bytes=10)
 

@@ -6,51 +6,48 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from bakehouse.engine.errors import BadRequest
 from bakehouse.inferlets.calls.base import Interface, check_size
 from bakehouse.inferlets.calls.inbox import Room
 from bakehouse.inferlets.calls.results import NOT_YET, NotYet, Once, Wait
 from bakehouse.inferlets.calls.waits import WaitTable
-from bakehouse.inferlets.errors import InferletError, Refused
-
-#: Characters of a topic's name.
-MAX_TOPIC = 1024
+from bakehouse.inferlets.errors import Refused
+from bakehouse.inferlets.messaging import BACKLOG, check_topic
 
 #: Starts a subscription: it calls what it is given with each message, and returns what ends it.
-Subscribe = Callable[[Callable[[str], None]], Callable[[], None]]
+Subscribe = Callable[[Callable[[str], bool]], Callable[[], None]]
 
 
 class Feed(Wait):
-    """What is broadcast on one topic. It has no end, but for a reader that is too slow: that is told what it missed."""
+    """What is broadcast on one topic, without an end. A reader that is too slow misses what there is no room for."""
 
     is_stream = True
 
-    def __init__(self, subscribe: Subscribe, most: int, room: Room) -> None:
-        self._most = most
+    def __init__(self, subscribe: Subscribe, room: Room) -> None:
         self._room = room
         self._items: deque[str] = deque()
-        self._error: InferletError | None = None
-        self._told = self._closed = False
+        self._closed = False
         self._lock = threading.Lock()
         self._news: Callable[[], None] = lambda: None
         self._stop = subscribe(self._put)
 
-    def _put(self, text: str) -> None:
+    def _put(self, text: str) -> bool:
+        """Whether there was room."""
         with self._lock:
-            if self._closed or self._error is not None:
-                return
+            if self._closed:
+                return True
+            if len(self._items) >= BACKLOG:
+                return False
             try:
-                if len(self._items) >= self._most:
-                    raise Refused(f"queue: at most {self._most} messages wait for one subscription", field="queue")
                 self._room.take(len(text))
-                self._items.append(text)
-            except Refused as error:
-                self._error = Refused(f"{error.detail}; what came later is lost, subscribe anew", field=error.field)
+            except Refused:
+                return False
+            self._items.append(text)
         self._news()
+        return True
 
     @property
     def over(self) -> bool:
-        return self._told or self._closed
+        return self._closed
 
     def listen(self, table: WaitTable, number: int) -> None:
         self._news = lambda: table.touch(number)
@@ -58,7 +55,7 @@ class Feed(Wait):
             table.touch(number)
 
     def ready(self) -> bool:
-        return bool(self._items) or self._error is not None or self._closed
+        return bool(self._items) or self._closed
 
     def take(self) -> str | NotYet | None:
         with self._lock:
@@ -66,11 +63,6 @@ class Feed(Wait):
                 text = self._items.popleft()
                 self._room.give(len(text))
                 return text
-            if self._error is not None:
-                self._told = True
-        if self._told and self._error is not None:
-            self._stop()
-            raise self._error
         return None if self._closed else NOT_YET
 
     def drop(self) -> None:
@@ -85,11 +77,11 @@ class Feed(Wait):
 class Messaging(Interface):
     def push(self, topic: str, message: str) -> None:
         guest = self._guest
-        guest.services.messaging.push(guest.launch.owner, _topic(topic), self._text(message))
+        guest.services.messaging.push(guest.launch.owner, check_topic(topic), self._text(message))
 
     def pull(self, topic: str) -> int:
         guest = self._guest
-        owner, name, messaging = guest.launch.owner, _topic(topic), guest.services.messaging
+        owner, name, messaging = guest.launch.owner, check_topic(topic), guest.services.messaging
         return guest.waits.add(
             lambda: Once(
                 messaging.pull(owner, name),
@@ -101,22 +93,16 @@ class Messaging(Interface):
 
     def broadcast(self, topic: str, message: str) -> None:
         guest = self._guest
-        guest.services.messaging.broadcast(guest.launch.owner, _topic(topic), self._text(message))
+        guest.services.messaging.broadcast(guest.launch.owner, check_topic(topic), self._text(message))
 
     def subscribe(self, topic: str) -> int:
         guest = self._guest
-        owner, name, messaging = guest.launch.owner, _topic(topic), guest.services.messaging
+        owner, name, messaging = guest.launch.owner, check_topic(topic), guest.services.messaging
 
-        def subscribe(call: Callable[[str], None]) -> Callable[[], None]:
+        def subscribe(call: Callable[[str], bool]) -> Callable[[], None]:
             return messaging.subscribe(owner, name, call)
 
-        return guest.waits.add(lambda: Feed(subscribe, guest.limits.queue, guest.room))
+        return guest.waits.add(lambda: Feed(subscribe, guest.room))
 
     def _text(self, message: str) -> str:
         return check_size("message", message, self._guest.limits.message, "a message")
-
-
-def _topic(topic: object) -> str:
-    if not isinstance(topic, str) or not 0 < len(topic) <= MAX_TOPIC:
-        raise BadRequest.at("topic", f"must be a text of 1 to {MAX_TOPIC} characters")
-    return topic

@@ -36,7 +36,7 @@ def subscribe(topic: str) -> Subscription:
 
 
 class Subscription:
-    """Messages without an end. A reader that falls far behind is told by `LimitExceeded`, and has to subscribe anew."""
+    """Messages without an end. 64 wait for a reader that is slow; it misses further ones, and is not told."""
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
