@@ -12,12 +12,12 @@ from types import ModuleType
 from typing import Any, Literal
 
 import inferlet
-from bakehouse.inferlets.calls.native import NativeHost
 from inferlet import _program
 
 from bakehouse.engine.handle import Engine
 from bakehouse.inferlets.base import Launch, Outcome, Services
 from bakehouse.inferlets.calls.guest import Guest
+from bakehouse.inferlets.calls.native import NativeHost
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples" / "inferlets"
