@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -58,6 +59,10 @@ def test_a_parser_that_gives_up_is_no_lack_of_memory(guests: Runner) -> None:
 def test_too_little_memory_to_start(guests: Runner) -> None:
     ran = guests.run("result = 1", memory=1 << 20)
     assert ran.limit == "memory"
+    needs = re.fullmatch(r"memory: 1048576 bytes; this program needs (\d+) to start", ran.error)
+    assert needs is not None
+    assert "needs" in guests.run("result = 1", memory=int(needs[1]) - 1).error
+    assert guests.run("result = 1", memory=int(needs[1]) + (12 << 20)).result == "1"
     assert "to start" in ran.error
 
 

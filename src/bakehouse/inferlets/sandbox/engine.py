@@ -10,9 +10,6 @@ from wasmtime import Config, Engine, Store
 from bakehouse.inferlets.base import Limits
 from bakehouse.inferlets.sandbox import ffi
 
-#: Python's interpreter needs this much to start; less is not a small program but none.
-LEAST_MEMORY = 14 << 20
-
 # A component of Python has one memory, 2 tables and some 10 instances; its tables hold some 6000 functions.
 _MEMORIES, _TABLES, _INSTANCES, _ELEMENTS = 1, 8, 64, 50_000
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ from bakehouse.inferlets.base import Failure, Outcome
 from bakehouse.inferlets.errors import BadProgram
 from bakehouse.inferlets.sandbox import ffi, offer, pie, wasi
 from bakehouse.inferlets.sandbox.cache import Cache, Compiled
-from bakehouse.inferlets.sandbox.engine import LEAST_MEMORY, SETTINGS, engine_of_guests, store_of
+from bakehouse.inferlets.sandbox.engine import SETTINGS, engine_of_guests, store_of
 from bakehouse.inferlets.sandbox.linking import Catalogue
 from bakehouse.inferlets.sandbox.running import Output, Running, Ticker, over
 from bakehouse.inferlets.sandbox.screen import Screen
@@ -23,6 +24,10 @@ from bakehouse.inferlets.sandbox.values import Converters, here
 
 if TYPE_CHECKING:
     from bakehouse.inferlets.calls.guest import Guest
+
+#: What wasmtime says of a component whose memory is larger from the start than it may be.
+_LEAST_MEMORY = re.compile(r"memory minimum size of (\d+) pages exceeds")
+_PAGE = 1 << 16
 
 _RUN = offer.PARSER.signature("(list<string>) -> result<string, string>")
 _arguments_to = Converters().to_guest(_RUN.parameters[0])
@@ -52,9 +57,6 @@ class Sandbox:
 
         *output* gets what it prints, a line at a time. The guest is not closed.
         """
-        limits = guest.launch.limits
-        if limits.memory < LEAST_MEMORY:
-            return Outcome(failure=over("memory", f"{limits.memory} bytes; a program needs {LEAST_MEMORY} to start"))
         running = Running(guest, program.payload)
         running.screen = screen = Screen(running, output)
         here.running = running
@@ -133,6 +135,9 @@ def _stopped(error: WasmtimeError, running: Running) -> Outcome:
         status = running.exited
         return Outcome() if status == 0 else Outcome(failure=Failure("exit", f"it exited with status {status}"))
     text = str(error)
+    if (least := _LEAST_MEMORY.search(text)) is not None:
+        needs = int(least[1]) * _PAGE
+        return Outcome(failure=over("memory", f"{running.limits.memory} bytes; this program needs {needs} to start"))
     if b"MemoryError" in running.screen.last_errors or "exceeds memory limits" in text:
         return Outcome(failure=_out_of_memory(running))
     if "call stack exhausted" in text:
