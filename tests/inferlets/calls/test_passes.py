@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -11,9 +12,23 @@ import pytest
 from bakehouse.engine.errors import BadRequest, DeadlineExceeded, NotFound
 from bakehouse.engine.handle import Engine
 from bakehouse.engine.params import GREEDY, Decode, GenerateRequest, Stop, Text
+from bakehouse.inferlets.base import Failure
 from bakehouse.inferlets.calls.guest import Guest
 from bakehouse.inferlets.calls.packing import pack_ids
-from tests.inferlets.calls.support import context, encoded, forward, generated, items, model, start, state, taken
+from bakehouse.inferlets.errors import Ended
+from tests.inferlets.calls.support import (
+    Aside,
+    context,
+    encoded,
+    forward,
+    generated,
+    items,
+    model,
+    ready,
+    start,
+    state,
+    taken,
+)
 
 TALE = "Once upon a time"
 
@@ -82,8 +97,51 @@ def test_a_grammar_is_compiled_and_followed(guest: Guest) -> None:
     (item,) = items(guest, start(guest, context(guest), stop=None, grammar=grammar, decode={}, whole=True))
     assert item["events"][-1][1] in ("yes!", "no!")
     assert item["finish"] == "stop"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_grammar_that_is_none_is_told_with_the_first_item(guest: Guest, whole: bool) -> None:
+    wait = start(guest, context(guest), grammar={"kind": "regex", "source": "("}, whole=whole)
+    assert ready(guest, [wait], 20) == [wait]
     with pytest.raises(BadRequest, match="grammar"):
-        start(guest, context(guest), grammar={"kind": "regex", "source": "("})
+        guest.calls.waits.take(wait)
+    assert guest.calls.waits.take(wait) is None
+
+
+def test_a_generation_waits_for_its_grammar_and_nobody_else_does(guest: Guest) -> None:
+    """What comes before it in the instance's line stands for a grammar that takes long."""
+    hold: Future[None] = Future()
+    guest.aside.run(lambda: hold)
+    contexts = [context(guest) for _ in range(4)]
+    wait, gathered, dropped, gone = (
+        start(guest, which, grammar={"kind": "regex", "source": "(yes|no)!"}) for which in contexts
+    )
+    assert len(generated(guest, context(guest), max_tokens=5)) == 5
+    blocked = Aside(lambda: items(guest, wait))
+    guest.calls.passes.whole(gathered)
+    guest.calls.waits.drop(dropped)
+    guest.calls.contexts.release(contexts[3])
+    assert ready(guest, [wait, gathered, gone]) == []
+    hold.set_result(None)
+    said = [token for item in blocked.result() for token in item["tokens"]]
+    (whole,) = items(guest, gathered)
+    assert whole["tokens"] == said and whole["finish"] == "stop"
+    with pytest.raises(NotFound, match="context"):
+        guest.calls.waits.take(gone)
+    # The one that was dropped never began: its context is free.
+    assert len(generated(guest, contexts[2], max_tokens=5)) == 5
+
+
+def test_a_generation_that_waits_for_its_grammar_ends_with_its_instance(guest: Guest) -> None:
+    hold: Future[None] = Future()
+    guest.aside.run(lambda: hold)
+    wait = start(guest, context(guest), grammar={"kind": "regex", "source": "a{3}"})
+    blocked = Aside(lambda: guest.calls.waits.take(wait))
+    guest.end(Failure("cancelled", "enough"))
+    with pytest.raises(Ended):
+        blocked.result()
+    guest.close()
+    hold.set_result(None)
 
 
 def test_a_timeout_is_an_error_and_the_context_goes_on(guest: Guest) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
 
 from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.handle import Stream
 from bakehouse.engine.params import ForwardOutput, ForwardRequest, SamplerKind
 from bakehouse.inferlets.calls import forms
 from bakehouse.inferlets.calls.base import Bound, Follower, Interface, Model, Table, check_size
+from bakehouse.inferlets.calls.late import LateStream
 from bakehouse.inferlets.calls.results import Flow, Once
 from bakehouse.inferlets.errors import Refused
 
@@ -40,10 +44,18 @@ class Passes(Interface):
         guest = self._guest
         model, found = guest.contexts.get(context)
         asked, whole = forms.generate(found, self._checked(request), self._resolve(model))
-        if asked.grammar is not None:  # on a worker thread, which leaves it in the compiler's cache
-            grammar = asked.grammar
-            guest.waits.block(guest.aside.run(lambda: model.session.compile(grammar)))
-        return guest.waits.add(lambda: Flow(model.session.generate(asked), forms.item, whole))
+
+        def start() -> Stream:
+            return model.session.generate(asked)
+
+        if asked.grammar is None:
+            return guest.waits.add(lambda: Flow(start(), forms.item, whole))
+        grammar = asked.grammar
+
+        def compiled() -> Future[Any]:  # on a worker thread, which leaves it in the compiler's cache
+            return model.session.compile(grammar)
+
+        return guest.waits.add(lambda: Flow(LateStream(guest.aside.run(compiled), start), forms.item, whole))
 
     def whole(self, generation: int) -> None:
         self._guest.waits.gather(generation)

@@ -15,6 +15,7 @@ from bakehouse.engine.params import Chunk
 from bakehouse.inferlets.errors import InferletError
 
 if TYPE_CHECKING:
+    from bakehouse.inferlets.calls.late import LateStream
     from bakehouse.inferlets.calls.waits import WaitTable
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class Flow(Wait):
 
     is_stream = True
 
-    def __init__(self, stream: Stream, tell: Callable[[list[Chunk]], str], whole: bool) -> None:
+    def __init__(self, stream: Stream | LateStream, tell: Callable[[list[Chunk]], str], whole: bool) -> None:
         self._stream = stream
         self._tell = tell
         self._whole = whole
@@ -169,7 +170,7 @@ class Flow(Wait):
 class _AtTheEnd:
     """Rings at a table when a generation is complete, and not for each of its tokens."""
 
-    def __init__(self, stream: Stream, table: WaitTable) -> None:
+    def __init__(self, stream: Stream | LateStream, table: WaitTable) -> None:
         self._stream = stream
         self._table = table
 

@@ -297,7 +297,8 @@ class Context:
         *auto_flush* opens the assistant's turn first; to go on with a turn that is open, say False.
 
         *logit_mask* says what may come. Run lengths, and what `Matcher.next_token_logit_mask` gives, are the same for
-        each token; a Matcher or a Grammar is stepped along. *options* are those of `inferlet.generation.Options`.
+        each token; a Matcher or a Grammar is stepped along. A Grammar is compiled first, if it is new, and the first
+        item says what is wrong with it. *options* are those of `inferlet.generation.Options`.
         """
         events = {"text": True, "reasoning": reasoning, "tool_use": tool_use}
         decoders = events if decode or reasoning or tool_use else None
