@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,38 @@ def test_an_owner_saves_few(make: Make, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(Refused, match=r"adapters: .* 3"):
         adapters.save(which, "e")
     assert taken(bob, bob.calls.adapters.save(create(bob, zo=True), "a")) == ""
+
+
+def test_saves_that_wait_for_their_turn_are_no_more(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bakehouse.inferlets.calls.adapters.SAVED", 2)
+    guest, hold = make(), Future[None]()
+    which = create(guest, zo=True)
+    guest.aside.run(lambda: hold)
+    waits = [guest.calls.adapters.save(which, str(number)) for number in range(3)]
+    hold.set_result(None)
+    assert [taken(guest, wait) for wait in waits[:2]] == ["", ""]
+    with pytest.raises(Refused, match=r"adapters: .* 2"):
+        taken(guest, waits[2])
+
+
+def test_a_save_that_fails_leaves_no_folders(make: Make, tmp_path: Path) -> None:
+    guest, hold = make(), Future[None]()
+    adapters, which = guest.calls.adapters, create(guest, zo=True)
+    brief = create(guest, "brief", zo=True)
+    guest.aside.run(lambda: hold)
+    saved, gone, long = (
+        adapters.save(*asked) for asked in ((which, "a/b"), (brief, "a/c/d/e"), (which, "f/" + "x" * 300 + "/g"))
+    )
+    taken(guest, adapters.remove(brief))
+    hold.set_result(None)
+    assert taken(guest, saved) == ""
+    with pytest.raises(NotFound):
+        taken(guest, gone)
+    with pytest.raises(BadRequest, match="path"):
+        taken(guest, long)
+    home = tmp_path / "adapters" / "ada"
+    assert [each.name for each in home.iterdir()] == ["a"]
+    assert [each.name for each in (home / "a").iterdir()] == ["b"]
 
 
 @pytest.mark.parametrize("path", ["", ".", "..", "../bob/x", "a/../../bob/x", "/etc/x", "link/x", "a\0b", 5])

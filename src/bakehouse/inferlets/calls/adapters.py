@@ -7,8 +7,9 @@ it; they do not change it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
@@ -88,8 +89,20 @@ class Adapters(Interface):
         model, found = self._guest.tunings.get(adapter)
         place = self._place(path)
         self._check_folder(place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return self._empty(lambda: self._guest.aside.run(lambda: model.session.save_adapter(found, str(place))))
+
+        def save() -> Future[None]:
+            self._check_folder(place)  # again: others may have been saved meanwhile
+            made = _make(place.parent)
+            try:
+                future = model.session.save_adapter(found, str(place))
+            except BaseException:
+                _remove_empty(made)
+                raise
+            # Where nothing was saved, folders on the way to it are in nobody's account.
+            future.add_done_callback(lambda _: _remove_empty(made))
+            return future
+
+        return self._empty(lambda: self._guest.aside.run(save))
 
     def zo_initialize(self, adapter: int, options: str) -> int:
         model, found = self._changeable(adapter)
@@ -147,7 +160,7 @@ class Adapters(Interface):
     def _check_folder(self, place: Path) -> None:
         """A disk is everybody's; what is there may be written again."""
         root = self._guest.adapters
-        if root is None or place.exists():
+        if root is None or _exists(place):
             return
         if sum(1 for _ in (root / self._guest.launch.owner).rglob(CONFIG)) >= SAVED:
             raise Refused(f"adapters: an owner has at most {SAVED} saved ones; write over one", field="adapters")
@@ -180,3 +193,29 @@ class Adapters(Interface):
 
     def _empty(self, start: Callable[[], Future[None]]) -> int:
         return self._guest.waits.add(lambda: Once(start(), lambda _: ""))
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError):  # a name that no file can have
+        return path.exists()
+    return False
+
+
+def _make(folder: Path) -> list[Path]:
+    """Make *folder*; it and those above it that were not there, the lowest first. Raises `BadRequest`."""
+    made: list[Path] = []
+    try:
+        for each in reversed((folder, *folder.parents)):
+            if not _exists(each):
+                each.mkdir(exist_ok=True)
+                made.insert(0, each)
+    except OSError as error:
+        _remove_empty(made)
+        raise BadRequest.at("path", f"its folder cannot be made: {error.strerror}") from error
+    return made
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # one has something in it, so those above it have too
+        for folder in folders:
+            folder.rmdir()
