@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Broadcasts that wait for one subscriber; it misses further ones.
 BACKLOG = 64
+#: Subscribers of one topic. A broadcast goes to all of them in one call, which nothing interrupts.
+MAX_SUBSCRIBERS = 1024
 #: Characters of a topic's name.
 MAX_TOPIC = 1024
 
@@ -96,9 +98,16 @@ class LocalMessaging(Messaging):
             self._deliver(subscriber)
 
     def subscribe(self, owner: str, topic: str, call: Callable[[str], bool | None]) -> Callable[[], None]:
-        """`Messaging.subscribe`. After the returned function *call* may be called once more, by who was about to."""
+        """`Messaging.subscribe`. After the returned function *call* may be called once more, by who was about to.
+
+        Raises `Refused` for one subscriber too many, too.
+        """
         with self._guard:
             held = self._open(owner, topic)
+            if len(held.subscribers) >= MAX_SUBSCRIBERS:
+                raise Refused(
+                    f"topic: {topic!r} has {MAX_SUBSCRIBERS} subscribers, the most there can be", field="topic"
+                )
             subscriber = _Subscriber(call, held.owner)
             held.subscribers[subscriber] = None
 

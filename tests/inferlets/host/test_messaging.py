@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from bakehouse.engine.errors import BadRequest
 from bakehouse.inferlets.base import OwnerLimits
 from bakehouse.inferlets.errors import Refused
-from bakehouse.inferlets.messaging import BACKLOG, MAX_TOPIC, Counts, LocalMessaging
+from bakehouse.inferlets.messaging import BACKLOG, MAX_SUBSCRIBERS, MAX_TOPIC, Counts, LocalMessaging
 
 
 @pytest.fixture
@@ -193,6 +193,19 @@ def test_who_waits_is_no_queue() -> None:
     for number in range(10):
         messaging.push("ada", "t", "longer than the limit, and nothing is queued")
         assert waiting[number].done()
+
+
+def test_a_topic_has_so_many_subscribers() -> None:
+    messaging = LocalMessaging()
+    heard: list[str] = []
+    ends = [messaging.subscribe("ada", "t", heard.append) for _ in range(MAX_SUBSCRIBERS)]
+    with pytest.raises(Refused, match="1024 subscribers"):
+        messaging.subscribe("ada", "t", heard.append)
+    messaging.broadcast("ada", "t", "x")
+    assert len(heard) == MAX_SUBSCRIBERS
+    for end in ends:
+        end()
+    assert messaging.counts("ada").topics == 0
 
 
 def test_a_refused_push_leaves_no_topic() -> None:
