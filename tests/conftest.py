@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,9 @@ from tests.support.postgres import Postgres, running_postgres
 from tests.support.server import Server
 
 StartServer = Callable[..., Server]
+
+# Started in the background of a shell, a run would have Ctrl-C ignored by all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -31,13 +31,14 @@ def test_a_folder_is_built_and_runs(server: Server, tmp_path: Path) -> None:
     assert (task["status"], task["output"]) == (COMPLETED, {"doubled": 42}), task["error"]
     again = server.deploy(tmp_path / "tiny")
     assert again["version"]["id"] == app["version"]["id"]
-    _forget_programs(server)
+    _forget(server, "tiny")
     assert server.run("local/tiny", {"number": 1}, wait=120)["output"] == {"doubled": 2}
 
 
-def _forget_programs(server: Server) -> None:
-    """As a disk that was lost: the node finds nothing at its next start."""
-    shutil.rmtree(server.home / "inferlets" / "programs")
+def _forget(server: Server, program: str) -> None:
+    """As a disk that was lost: the node does not find the program at its next start."""
+    (kept,) = (server.home / "inferlets" / "programs" / "owners").glob(f"*/{program}")
+    shutil.rmtree(kept)
     kill_node(server)
 
 
