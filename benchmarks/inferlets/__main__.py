@@ -22,7 +22,7 @@ console = Console(stderr=True)
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inferlets", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of everything on the dummy; nothing is written")
-    parser.add_argument("--agents", type=int, default=4, help="how many at one time")
+    parser.add_argument("--agents", type=int, default=2, help="how many at one time")
     parser.add_argument("--rounds", type=int, default=2, help="of the agentic work")
     parser.add_argument("--dtype", default="int8", help="of the model for the agentic work")
     parser.add_argument("--kv-tokens", type=int, default=32_768)
