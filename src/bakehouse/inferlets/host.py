@@ -138,7 +138,9 @@ class InferletHost:
         self, launch: Launch, outlet: Outlet, on_terminate: Callable[[Instance], None] = lambda _: None
     ) -> Instance:
         guarded = GuardedOutlet(outlet, launch.id)
-        guest = Guest(launch, self._engine, self.services, guarded, adapters=self._adapters)
+        parent = None if launch.parent is None else self._admission.get(launch.parent)
+        family = None if parent is None else parent.guest.family  # one without its parent is not admitted
+        guest = Guest(launch, self._engine, self.services, guarded, adapters=self._adapters, family=family)
         instance = Instance(launch, guest, guarded, on_terminate)
         try:
             self._admission.enter(instance)

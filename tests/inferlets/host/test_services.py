@@ -107,6 +107,19 @@ def test_children_count_for_the_owner(engine: Engine, sandbox: Sandbox, programs
     host.close()
 
 
+def test_a_family_computes_on_one_account(finish: Finish, host: InferletHost) -> None:
+    outcome = finish("again", "spin", limits=Limits(cpu=0.3))
+    assert outcome.failure is not None and outcome.failure.limit == "cpu"
+    # The first child takes nearly all of it; those after it end at their first tick, and so does who spawns them.
+    assert host.stats()["ended"]["limit_exceeded"] >= 2
+
+
+def test_a_family_prints_on_one_account(start: Start) -> None:
+    parent, seen = start("again", "tool", "print", "x" * 99, limits=Limits(output=1000, cpu=0.5))
+    assert parent.wait(60) is not None
+    assert sum(len(str(line)) for line in seen.of("stdout")) == 1000
+
+
 def test_one_that_has_ended_spawns_nothing(host: InferletHost, start: Start) -> None:
     parent, _ = start("echo")
     assert parent.wait(60) is not None

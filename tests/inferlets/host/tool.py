@@ -70,6 +70,13 @@ def do_spawn(program: str, *args: str) -> str:
     return "child: " + runtime.spawn(program, list(args))
 
 
+def do_again(program: str, *args: str) -> str:
+    """Spawn one child after the other, whatever becomes of them."""
+    while True:
+        with contextlib.suppress(HostError):
+            runtime.spawn(program, list(args))
+
+
 def do_deeper(program: str) -> str:
     """Spawn itself until that is refused."""
     try:

@@ -14,6 +14,7 @@ from bakehouse.inferlets.bakery.component import problems_in
 from bakehouse.inferlets.bakery.problems import BadProject, BuildFailed
 from bakehouse.inferlets.bakery.selection import Selection
 from bakehouse.inferlets.base import MIB, Failure, Launch, Limits
+from bakehouse.inferlets.family import Family
 from bakehouse.inferlets.payload import join
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class _Nobody:
         self.launch = Launch(id="bakery", owner="", username="", program="", limits=Limits(memory=512 * MIB, cpu=120))
         self.failure: Failure | None = None
         self.calls = None
+        self.family = Family()
 
     def end(self, failure: Failure) -> None:
         self.failure = failure

@@ -18,6 +18,7 @@ from bakehouse.inferlets.calls.line import Line
 from bakehouse.inferlets.calls.masks import Mask
 from bakehouse.inferlets.calls.waits import WaitTable
 from bakehouse.inferlets.errors import Ended, Refused
+from bakehouse.inferlets.family import Family
 
 #: Sessions with MCP servers that an instance may have at one time.
 MCP_SESSIONS = 64
@@ -28,11 +29,19 @@ CALLS_OVER = 10.0
 class Guest:
     """Made when an instance is launched, on any thread; `close` is to be called whatever happens.
 
-    *adapters* is the folder below which each owner may load and save adapters; without one that is refused.
+    *adapters* is the folder below which each owner may load and save adapters; without one that is refused. *family* is
+    that of the instance that spawned this one; one that nobody spawned begins its own.
     """
 
     def __init__(
-        self, launch: Launch, engine: Engine, services: Services, outlet: Outlet, *, adapters: Path | None = None
+        self,
+        launch: Launch,
+        engine: Engine,
+        services: Services,
+        outlet: Outlet,
+        *,
+        adapters: Path | None = None,
+        family: Family | None = None,
     ) -> None:
         limits = launch.limits
         self.launch = launch
@@ -41,6 +50,7 @@ class Guest:
         self.services = services
         self.outlet = outlet
         self.adapters = adapters
+        self.family = family or Family()
         self.failure: Failure | None = None
         #: Of programs in this process, see `finalizers`.
         self.janitor: Janitor | None = None

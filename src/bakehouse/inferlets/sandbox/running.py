@@ -42,7 +42,8 @@ class Running:
         #: What must not be kept from others any longer.
         self.at_end: dict[Any, Callable[[], object]] = {}
         self._last_thing = 0
-        self._started = time.thread_time()
+        #: Processor time of this thread that its family was charged with.
+        self._charged = time.thread_time()
 
     # Things that a guest has handles to.
 
@@ -61,6 +62,7 @@ class Running:
             call()
         self.at_end.clear()
         self.things.clear()
+        self._compute()
 
     # Why it is to end.
 
@@ -77,10 +79,16 @@ class Running:
         raise Ended("it exited")
 
     def over_time(self) -> bool:
-        """Whether the guest must end now. Charges it the time that its thread has computed."""
-        if self.guest.failure is None and time.thread_time() - self._started > self.limits.cpu:
-            self.end(over("cpu", f"it computed for more than {self.limits.cpu:g} s"))
+        """Whether the guest must end now. Charges its family the time that its thread has computed."""
+        if self._compute() > self.limits.cpu and self.guest.failure is None:
+            self.end(over("cpu", f"it computed for more than {self.limits.cpu:g} s, with all that it spawned"))
         return self.guest.failure is not None
+
+    def _compute(self) -> float:
+        """Processor time that its family has had, until now."""
+        now = time.thread_time()
+        used, self._charged = now - self._charged, now
+        return self.guest.family.compute(used)
 
     def crashed(self, error: BaseException) -> str:
         """What stops the guest after *error* escaped a host call, which is our fault unless it is ending anyway."""

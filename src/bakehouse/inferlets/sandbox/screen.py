@@ -23,21 +23,20 @@ class Screen:
     """
 
     def __init__(self, running: Running, output: Output) -> None:
-        self._running, self._left = running, running.limits.output
+        self._running = running
         self._streams = {"stdout": _Lines("stdout", output), "stderr": _Lines("stderr", output)}
         #: The end of what went to standard error, to find out why a guest failed.
         self.last_errors = b""
 
     def write(self, stream: Stream, data: bytes) -> bool:
         """Whether the guest may go on. What is within the limit was put out in any case."""
-        allowed = data[: self._left]
-        self._left -= len(allowed)
+        limit = self._running.limits.output
+        allowed = data[: self._running.guest.family.print(len(data), limit)]
         if stream == "stderr":
             self.last_errors = (self.last_errors + allowed)[-_KEPT:]
         self._streams[stream].write(allowed)
         if len(allowed) < len(data):
-            limit = self._running.limits.output
-            self._running.end(over("output", f"it printed more than {limit} bytes"))
+            self._running.end(over("output", f"it printed more than {limit} bytes, with all that it spawned"))
             return False
         return True
 
