@@ -10,10 +10,9 @@ import typer
 from rich.console import Console
 
 from bakehouse.cli import options, registry
+from bakehouse.cli.baking import bake
 from bakehouse.cli.ending import run_commands
-from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.output import Output
-from bakehouse.cli.server import settings_for
 
 app = typer.Typer(
     name="bakery",
@@ -42,23 +41,8 @@ def build(
     json: options.Json = False,
 ) -> None:
     """Build a program into one file that `pie run --path` and a server take."""
-    from bakehouse.inferlets import bakery
-    from bakehouse.wiring.local import FOLDER
-
     output = Output(json)
-    # `pie run` and a server on the same data directory find there what is compiled here.
-    folder = settings_for(home).home / FOLDER
-    target = out or Path(f"{bakery.read_project(source).manifest.name}.wasm")
-    try:
-        built = bakery.build(
-            source,
-            target,
-            cache=folder / "bakery",
-            compiled=folder / "compiled",
-            say=lambda text: output.say(text, "dim"),
-        )
-    except bakery.BuildFailed as error:
-        raise Failure(error.detail, Exit.FAILED) from error
+    built = bake(source, out, home, output)
     result = {
         "path": str(built.path),
         "program": built.manifest.ref,

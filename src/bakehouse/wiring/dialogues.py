@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from bakehouse.api.inferlets import Inferlets, Link
 from bakehouse.api.inferlets.base import Frame
 from bakehouse.core.errors import TooMany, Unauthorized, Unavailable
-from bakehouse.core.identity import SCOPES, Caller
+from bakehouse.core.identity import Caller
 from bakehouse.inferlets.remote import HostLost
 from bakehouse.inferlets.talk import RemoteDialogue
-from bakehouse.service.keys import FIRST_OWNER, Keys
+from bakehouse.service.keys import Keys
 from bakehouse.wiring.node import DIALOGUE_SOCKET
 from bakehouse.wiring.nodes import Node
 
@@ -22,11 +22,11 @@ MOST_OF_OWNER, MOST, MOST_UNKNOWN = 64, 1024, 64
 
 
 class KeyedInferlets(Inferlets):
-    """Asks for keys, and gives each owner places. Without *keys* everybody is the owner ``local``."""
+    """Asks for keys, and gives each owner places. Where clients need no key, all of them are *everybody*."""
 
-    def __init__(self, keys: Keys | None) -> None:
-        self.open_to_all = keys is None
-        self._keys = keys
+    def __init__(self, keys: Keys, everybody: Caller | None = None) -> None:
+        self.open_to_all = everybody is not None
+        self._keys, self._everybody = keys, everybody
         self._places: Counter[str] = Counter()
         self._unknown = 0
 
@@ -43,8 +43,8 @@ class KeyedInferlets(Inferlets):
 
     async def authenticate(self, token: str | None) -> Caller:
         """See `Inferlets`."""
-        if self._keys is None:
-            return Caller(FIRST_OWNER, FIRST_OWNER, FIRST_OWNER, "none", frozenset(SCOPES))
+        if self._everybody is not None:
+            return self._everybody
         if token is None:
             raise Unauthorized("send an API key as: Authorization: Bearer <key>")
         caller = await self._keys.authenticate(token)

@@ -20,12 +20,12 @@ from bakehouse.core.app import INFERLET, Function, Manifest, Version
 from bakehouse.core.errors import Invalid
 from bakehouse.core.refs import RESERVED_NAMES, check_name
 from bakehouse.inferlets import manifest as pie
-from bakehouse.inferlets.base import Limits
 from bakehouse.inferlets.errors import BadProgram, InferletError
 from bakehouse.inferlets.remote import HostLost
 from bakehouse.llm.base import InferletSettings, Node
 from bakehouse.settings import Settings
 from bakehouse.wiring.bake import PROBLEM
+from bakehouse.wiring.chosen import instance_limits, owner_limits
 
 _BUILD_SECONDS = 600.0
 _NODES = 3
@@ -218,9 +218,8 @@ def _our_code() -> list[Path]:
 
 def inferlet_settings(settings: Settings) -> InferletSettings:
     """What the executor is told of the operator's choices."""
-    memory = settings.inferlet_memory
-    limits = Limits(memory=memory, cpu=settings.inferlet_cpu_time, wall=settings.inferlet_wall_time)
-    per_owner = min(settings.inferlet_instances_per_owner, max(1, settings.inferlet_memory_per_owner // memory))
+    limits, owner = instance_limits(settings), owner_limits(settings)
+    per_owner = min(owner.instances, max(1, owner.memory // limits.memory))
     messages, files = settings.inferlet_messages, settings.inferlet_files
     return InferletSettings(settings.inferlet_instances, per_owner, limits, messages, files)
 

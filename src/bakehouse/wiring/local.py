@@ -16,9 +16,11 @@ from bakehouse.inferlets.dialogue.relay import Relays
 from bakehouse.inferlets.host import InferletHost
 from bakehouse.inferlets.mcp import ConfiguredMcp, McpServer
 from bakehouse.inferlets.programs import ProgramStore
+from bakehouse.settings import Settings
+from bakehouse.wiring.chosen import FOLDER
 
-#: Below the data directory.
-FOLDER = "inferlets"
+__all__ = ["DUMMY_MODEL", "FOLDER", "Local", "local_host", "mcp_servers"]
+
 #: The engine of ``--dummy``: no weights, files or network, and the same answers each time.
 DUMMY_MODEL = ModelSpec(name="dummy", source=DUMMY, seed=1)
 
@@ -33,6 +35,12 @@ class Local:
     relays: Relays
     #: Below it each owner may load and save adapters.
     adapters: Path
+
+
+def mcp_servers(settings: Settings) -> list[McpServer]:
+    """Those that the operator named."""
+    told = {name: server.model_dump() for name, server in settings.mcp_servers.items()}
+    return [McpServer(name=name, **{**it, "command": tuple(it["command"])}) for name, it in told.items()]
 
 
 @asynccontextmanager

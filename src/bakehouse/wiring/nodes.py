@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bakehouse.engine.spec import ModelSpec
 from bakehouse.engine.supervise import EngineProcess, Policy, State
 from bakehouse.inferlets.remote import HostLost, HostSilent, RemoteHost
 from bakehouse.settings import Settings
+from bakehouse.wiring.chosen import FOLDER, instance_limits, owner_limits
 from bakehouse.wiring.models import Models
 from bakehouse.wiring.node import HOST_SOCKET, NodeConfig
 
@@ -192,20 +194,12 @@ def make_node(settings: Settings, models: Sequence[ModelSpec] | None) -> Node | 
 
 def node_config(settings: Settings) -> NodeConfig:
     """What an inferlet host is told of the operator's choices."""
-    folder = settings.home / "inferlets"
+    folder = settings.home / FOLDER
     return NodeConfig(
         folder=str(folder),
         programs=str(folder / "programs"),
         most=settings.inferlet_instances,
-        owner={
-            "instances": settings.inferlet_instances_per_owner,
-            "memory": settings.inferlet_memory_per_owner,
-            "programs": settings.inferlet_programs_per_owner,
-        },
-        limits={
-            "memory": settings.inferlet_memory,
-            "cpu": settings.inferlet_cpu_time,
-            "wall": settings.inferlet_wall_time,
-        },
+        owner=asdict(owner_limits(settings)),
+        limits=asdict(instance_limits(settings)),
         mcp=[{"name": name, **server.model_dump()} for name, server in settings.mcp_servers.items()],
     )

@@ -13,23 +13,21 @@ from fastapi import FastAPI
 
 from bakehouse.api.common import problem
 from bakehouse.api.common.envelope import JsonReply
-from bakehouse.api.inferlets import Inferlets, Link, router
+from bakehouse.api.inferlets import PATH, Inferlets, Link, router
 from bakehouse.core.clock import SystemClock
-from bakehouse.core.errors import Invalid
+from bakehouse.core.errors import Invalid, NotFound
 from bakehouse.core.identity import Caller
 from bakehouse.engine.spec import ModelSpec
-from bakehouse.inferlets.base import Limits, OwnerLimits
 from bakehouse.inferlets.dialogue import Desk, Dialogue, Who
 from bakehouse.inferlets.processes import Processes
 from bakehouse.service.keys import Keys
 from bakehouse.settings import Settings, is_loopback
 from bakehouse.store import open_store
+from bakehouse.wiring.chosen import FOLDER, instance_limits, owner_limits
 from bakehouse.wiring.dialogues import KeyedInferlets
 from bakehouse.wiring.home import Home
 from bakehouse.wiring.listener import SOCKETS, Server, bind, new_loop, server_config, settle_memory, started
-from bakehouse.wiring.local import FOLDER, Local, local_host
-from bakehouse.wiring.node import mcp_server
-from bakehouse.wiring.nodes import node_config
+from bakehouse.wiring.local import Local, local_host, mcp_servers
 
 log = structlog.get_logger(__name__)
 
@@ -63,8 +61,8 @@ async def _main(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with _keys(settings) as keys, _host(settings, specs) as local:
-        desk = Desk(Processes(local.host), local.programs, local.relays, Limits(**node_config(settings).limits))
-        app = _app(PieInferlets(desk, None if no_auth else keys), url)
+        desk = Desk(Processes(local.host), local.programs, local.relays, instance_limits(settings))
+        app = _app(PieInferlets(desk, keys, await keys.operator() if no_auth else None), url)
         server = Server(server_config(app, ws="websockets-sansio" if no_auth else SOCKETS))
         settle_memory()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -81,13 +79,12 @@ async def _main(
 
 def _host(settings: Settings, specs: Sequence[ModelSpec]) -> AbstractAsyncContextManager[Local]:
     """With the limits and the MCP servers that `bakehouse serve` has too."""
-    told = node_config(settings)
     return local_host(
         specs,
         settings.home / FOLDER,
-        limits=OwnerLimits(**told.owner),
-        most=told.most,
-        mcp=[mcp_server(server) for server in told.mcp],
+        limits=owner_limits(settings),
+        most=settings.inferlet_instances,
+        mcp=mcp_servers(settings),
     )
 
 
@@ -109,9 +106,16 @@ def _app(inferlets: Inferlets, url: str) -> FastAPI:
     app.include_router(router)
 
     async def ready() -> JsonReply:
-        return JsonReply(b'{"status":"ready"}')
+        return JsonReply(b'{"status":"ready","apps":false}')
+
+    async def elsewhere(path: str) -> JsonReply:
+        raise NotFound(
+            f"there is no /{path} here: `pie serve` has programs, over the WebSocket at {PATH}; "
+            "apps and tasks are what `bakehouse serve` has"
+        )
 
     app.add_api_route("/ready", ready)
+    app.add_api_route("/{path:path}", elsewhere, methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
     return app
 
 
@@ -125,11 +129,11 @@ def _announce(url: str, key: str | None, models: list[str], no_auth: bool) -> No
 
 
 class PieInferlets(KeyedInferlets):
-    """Dialogues in this process. Owners go by their names: `pie run` finds what they have installed."""
+    """Dialogues in this process."""
 
-    def __init__(self, desk: Desk, keys: Keys | None) -> None:
-        super().__init__(keys)
+    def __init__(self, desk: Desk, keys: Keys, everybody: Caller | None) -> None:
+        super().__init__(keys, everybody)
         self._desk = desk
 
     async def _link(self, caller: Caller) -> Link:
-        return Dialogue(self._desk, Who(caller.owner_name, caller.owner_name, caller.scopes))
+        return Dialogue(self._desk, Who(caller.owner_id, caller.owner_name, caller.scopes))

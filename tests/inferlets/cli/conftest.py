@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +51,7 @@ class Pie:
         out, err = process.communicate(lines, timeout=120)
         return Ended(process.returncode, out, err)
 
-    def here(self, *arguments: object) -> Ended:
+    def here(self, *arguments: object, command: Callable[[Sequence[str]], None] = main) -> Ended:
         """Run a command in this process, which is faster: one that starts no engine."""
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
@@ -61,7 +61,7 @@ class Pie:
             patch.setenv("BAKEHOUSE_HOME", str(self.home))
             patch.chdir(self.folder)
             with pytest.raises(SystemExit) as ended:
-                main([str(argument) for argument in arguments])
+                command([str(argument) for argument in arguments])
         return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
     def start(self, *arguments: object) -> subprocess.Popen[str]:

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from inferlet.client import connect
 
-from tests.inferlets.cli.conftest import Pie
+from bakehouse.cli.app import main as bakehouse
+from bakehouse.cli.bakery import main as bakery
+from tests.inferlets.cli.conftest import Ended, Pie
 from tests.inferlets.client.support import PieServer, manifest
+from tests.support.inferlets import keep_builds
 from tests.support.server import free_port
 
 
@@ -23,6 +26,44 @@ def test_install_and_uninstall(served: Pie) -> None:
     assert [row["program"] for row in served.here("programs", "--json").json] == ["other@2.1.0", "tool@1.0.0"]
     assert served.here("uninstall", "other@2.1.0").status == 0
     assert "not installed" in served.here("submit", "other").err
+
+
+PROVE = """from inferlet import runtime
+
+def main(input: dict) -> str:
+    return f"{runtime.username()} proves for {input['hours']} h"
+"""
+
+
+def test_bakery_publishes_to_a_server_that_builds_nothing(served: Pie) -> None:
+    keep_builds(served.home)
+    folder = served.folder / "prove"
+    folder.mkdir()
+    (folder / "main.py").write_text(PROVE)
+    parameters = '[parameters]\nhours = { type = "int", description = "How long" }\n'
+    (folder / "Pie.toml").write_text(manifest("prove") + f'description = "Proves dough"\n{parameters}')
+
+    def inferlet(*arguments: object) -> Ended:
+        return served.here("inferlet", *arguments, command=bakery)
+
+    assert inferlet("publish", folder).out == "local/prove@1.0.0\n"
+    assert [row["program"] for row in inferlet("search", "dough", "--json").json] == ["prove@1.0.0"]
+    assert inferlet("search", "nothing-like-it", "--json").json == []
+    told = inferlet("info", "local/prove").out
+    assert told == "prove@1.0.0\nProves dough\n  --hours  integer  How long\n"
+    assert served("submit", "prove", "--", "--hours", "3").out == "[Result] local proves for 3 h\n"
+    (folder / "main.py").write_text("print(1)")
+    again = inferlet("publish", folder)
+    assert (again.status, "raise its version" in again.err) == (2, True)
+    assert "namespace 'local'" in inferlet("publish", folder, "--namespace", "others").err
+    assert "not installed" in inferlet("info", "gone").err
+    assert served.here("uninstall", "prove@1.0.0").status == 0
+
+
+def test_what_pie_serve_has_not_is_said(served: Pie) -> None:
+    ended = served.here("apps", "list", command=bakehouse)
+    assert ended.status == 2
+    assert "`bakehouse serve` has" in ended.err
 
 
 def test_submit_follows_a_program_to_its_end(served: Pie) -> None:
@@ -127,7 +168,7 @@ def test_without_auth_nobody_shows_a_key(pie: Pie) -> None:
 
         async def hello() -> str:
             async with connect(server.address) as client:
-                return str((await client.hello())["owner"])
+                return str((await client.hello())["username"])
 
         assert asyncio.run(hello()) == "local"
         assert pie.here("list", "--json").json == []

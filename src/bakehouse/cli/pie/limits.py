@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from bakehouse.cli.failures import Failure
 from bakehouse.inferlets.base import Limits
+from bakehouse.settings import Settings
 from bakehouse.settings.units import parse_duration, parse_size
 
 _KINDS = {field.name: type(field.default) for field in fields(Limits)}
@@ -15,9 +16,12 @@ _SIZES = ("memory", "message", "file", "output")
 _TIMES = ("cpu", "wall")
 
 
-def read_limits(pairs: Iterable[str]) -> Limits:
-    """The default limits, changed by *pairs*. Raises Failure."""
-    given: dict[str, Any] = {}
+def read_limits(pairs: Iterable[str], settings: Settings) -> Limits:
+    """The limits of *settings*, changed by *pairs*: they are no bound for whoever starts the engine. Raises Failure."""
+    # Imported here, because `wiring` loads much.
+    from bakehouse.wiring.chosen import instance_limits
+
+    given: dict[str, Any] = asdict(instance_limits(settings))
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or name not in _KINDS:

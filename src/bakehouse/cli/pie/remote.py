@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bakehouse.cli import options
-from bakehouse.cli.endpoint import find_server
 from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.output import Output
+from bakehouse.cli.pie.talking import talk
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
 from bakehouse.cli.pie.wanted import manifest_of
 from bakehouse.inferlets.base import Failure as Failed
@@ -23,8 +21,6 @@ from bakehouse.inferlets.base import Outcome
 
 if TYPE_CHECKING:
     from inferlet.client import Client, Process
-
-T = TypeVar("T")
 
 Id = Annotated[str, typer.Argument(metavar="PROCESS", help="A process, as `pie list` shows it.")]
 Files = Annotated[
@@ -46,7 +42,7 @@ def install(
 ) -> None:
     """Install a program on a running server."""
     text = manifest_of(path, manifest).read_text(encoding="utf-8")
-    name = _talk(url, key, home, lambda client: client.install(path.read_bytes(), text, force=force))
+    name = talk(url, key, home, lambda client: client.install(path.read_bytes(), text, force=force))
     Output(json).result({"program": name}, lambda console: console.print(f"installed {name}", markup=False))
 
 
@@ -58,7 +54,7 @@ def uninstall(
     json: options.Json = False,
 ) -> None:
     """Remove a program from a running server; processes of it go on."""
-    _talk(url, key, home, lambda client: client.remove(program))
+    talk(url, key, home, lambda client: client.remove(program))
     Output(json).result({"program": program}, lambda console: console.print(f"removed {program}", markup=False))
 
 
@@ -66,7 +62,7 @@ def programs(
     url: options.Url = None, key: options.Key = None, home: options.Home = None, json: options.Json = False
 ) -> None:
     """Show the programs that are installed on a running server."""
-    found = _talk(url, key, home, lambda client: client.programs())
+    found = talk(url, key, home, lambda client: client.programs())
     Output(json).rows(found, ["PROGRAM", "DESCRIPTION"], lambda row: (row["program"], row["description"]))
 
 
@@ -74,7 +70,7 @@ def processes(
     url: options.Url = None, key: options.Key = None, home: options.Home = None, json: options.Json = False
 ) -> None:
     """Show the processes of a running server, those that ended lately included."""
-    found = _talk(url, key, home, lambda client: client.processes())
+    found = talk(url, key, home, lambda client: client.processes())
     Output(json).rows(
         found,
         ["PROCESS", "PROGRAM", "STATE", "ATTACHED", "STARTED"],
@@ -96,7 +92,7 @@ def terminate(
     json: options.Json = False,
 ) -> None:
     """End a process."""
-    _talk(url, key, home, lambda client: client.terminate(process))
+    talk(url, key, home, lambda client: client.terminate(process))
     Output(json).result({"process": process}, lambda console: console.print(f"terminated {process}", markup=False))
 
 
@@ -123,7 +119,7 @@ def submit(
             return Exit.OK
         return await _follow(process, terminal, end=True)
 
-    raise typer.Exit(_talk(url, key, home, work))
+    raise typer.Exit(talk(url, key, home, work))
 
 
 def attach(
@@ -141,7 +137,7 @@ def attach(
     async def work(client: Client) -> int:
         return await _follow(await client.attach(process, after=after), terminal, end=False)
 
-    raise typer.Exit(_talk(url, key, home, work))
+    raise typer.Exit(talk(url, key, home, work))
 
 
 async def _follow(process: Process, terminal: Terminal, *, end: bool) -> int:
@@ -197,29 +193,3 @@ def _outcome(event: Any) -> Outcome:
     if error is None:
         return Outcome(event.result)
     return Outcome(failure=Failed(error.code, str(error), error.limit, error.traceback))
-
-
-def _talk(url: str | None, key: str | None, home: Path | None, work: Callable[[Client], Awaitable[T]]) -> T:
-    """Do *work* with a client of the server that the options name. Raises Failure for what the server refuses."""
-    from inferlet.errors import HostError
-
-    async def run() -> T:
-        async with _client(url, key, home) as client:
-            return await work(client)
-
-    try:
-        return asyncio.run(run())
-    except KeyboardInterrupt:
-        raise typer.Exit(Exit.INTERRUPTED) from None
-    except HostError as error:
-        unreachable = error.code in ("connection_lost", "unauthorized", "insufficient_scope")
-        raise Failure(str(error), Exit.UNREACHABLE if unreachable else Exit.USAGE) from error
-
-
-@asynccontextmanager
-async def _client(url: str | None, key: str | None, home: Path | None) -> AsyncIterator[Client]:
-    from inferlet.client import connect
-
-    address, token = find_server(url, key, home)
-    async with connect(address, token=token) as client:
-        yield client

@@ -17,7 +17,7 @@ from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.limits import read_limits
 from bakehouse.cli.pie.models import served
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
-from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of
+from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of, whose
 from bakehouse.cli.server import settings_for
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.inferlets.base import Launch
@@ -88,6 +88,7 @@ def run(
     Lines of a standard input that is no terminal are sent to the program as messages. Ctrl-C ends it.
     """
     program, arguments = _split(words or [], path is not None or native is not None)
+    settings = settings_for(home, config)
     wanted = Wanted(
         program=program,
         path=path,
@@ -95,13 +96,12 @@ def run(
         native=native,
         also=tuple(also or ()),
         arguments=tuple(arguments),
-        limits=read_limits(limit or []),
+        limits=read_limits(limit or [], settings),
         interactive=interactive,
         files=files,
         as_json=as_json,
     )
     _check(wanted)
-    settings = settings_for(home, config)
     specs = served(settings.home, model or [], dummy)
     try:
         status = _run(wanted, specs, settings)
@@ -137,17 +137,24 @@ def _check(wanted: Wanted) -> None:
 
 def _run(wanted: Wanted, specs: list[ModelSpec], settings: Settings) -> int:
     """Start everything, run the program, end everything; the exit status."""
-    from bakehouse.inferlets.mcp import McpServer
-    from bakehouse.wiring.local import FOLDER, local_host
+    from bakehouse.wiring.chosen import FOLDER, owner_limits
+    from bakehouse.wiring.local import local_host, mcp_servers
 
-    mcp = [McpServer(name=name, **told.model_dump()) for name, told in settings.mcp_servers.items()]
-
+    owner = OWNER if wanted.program is None else whose(settings)
     with ExitStack() as stack:
         # Of this run alone, so that many can run at one time. What is installed is only looked at: a server may run.
         own = None if wanted.program else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pie-")))
         runner = stack.enter_context(asyncio.Runner())
         # The loop runs only to start and to stop: between, this thread waits for the program, and Ctrl-C reaches it.
-        host = local_host(specs, settings.home / FOLDER, programs=own, shared=own is None, mcp=mcp)
+        host = local_host(
+            specs,
+            settings.home / FOLDER,
+            programs=own,
+            shared=own is None,
+            limits=owner_limits(settings),
+            most=settings.inferlet_instances,
+            mcp=mcp_servers(settings),
+        )
         local = runner.run(host.__aenter__())
         stack.callback(lambda: runner.run(host.__aexit__(None, None, None)))
         for path in wanted.also:
@@ -157,13 +164,13 @@ def _run(wanted: Wanted, specs: list[ModelSpec], settings: Settings) -> int:
             from bakehouse.cli.pie.native import run_native
 
             return run_native(wanted, local, terminal)
-        return _follow(wanted, local, terminal, _found(wanted, local.programs))
+        return _follow(wanted, local, terminal, _found(wanted, local.programs, owner), owner)
 
 
-def _found(wanted: Wanted, programs: ProgramStore) -> Program:
+def _found(wanted: Wanted, programs: ProgramStore, owner: str) -> Program:
     """The program, installed for this run where it is a file. Raises `NoSuchProgram`, `BadProgram`."""
     if wanted.path is None:
-        return programs.find(OWNER, str(wanted.program))
+        return programs.find(owner, str(wanted.program))
     return _install(programs, wanted.path, wanted.manifest)
 
 
@@ -172,11 +179,11 @@ def _install(programs: ProgramStore, path: Path, manifest: Path | None) -> Progr
     return programs.install(OWNER, text, path.read_bytes())
 
 
-def _follow(wanted: Wanted, local: Local, terminal: Terminal, program: Program) -> int:
+def _follow(wanted: Wanted, local: Local, terminal: Terminal, program: Program, owner: str) -> int:
     """Launch it and wait for its end; the exit status."""
     launch = Launch(
         id=str(uuid.uuid4()),
-        owner=OWNER,
+        owner=owner,
         username=OWNER,
         program=program.ref,
         arguments=wanted.arguments,

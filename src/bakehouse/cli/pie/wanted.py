@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bakehouse.cli.failures import Failure
 from bakehouse.inferlets.base import Limits
 
-#: Whose programs `pie run` runs.
+if TYPE_CHECKING:
+    from bakehouse.settings import Settings
+    from bakehouse.store.base import Store
+
+#: Whose programs `pie run` runs, by name; what comes from a file belongs to nobody else, so the name serves as its id.
 OWNER = "local"
 MANIFEST = "Pie.toml"
 
@@ -28,6 +33,18 @@ class Wanted:
     interactive: bool
     files: Path
     as_json: bool
+
+
+def whose(settings: Settings) -> str:
+    """The id of the owner called `OWNER`, for whom servers on this data directory install. Raises BakehouseError."""
+    # Imported here, because it loads SQLAlchemy, and a program that is a file needs no server's database.
+    from bakehouse.cli.local import on_store
+    from bakehouse.core.clock import SystemClock
+
+    async def work(store: Store) -> str:
+        return (await store.ensure_owner(OWNER, SystemClock().now())).id
+
+    return on_store(settings, work)
 
 
 def manifest_of(path: Path, given: Path | None) -> Path:

@@ -23,7 +23,7 @@ from bakehouse.inferlets.dialogue.listening import Listening
 from bakehouse.inferlets.dialogue.native import NativeCalls
 from bakehouse.inferlets.dialogue.outgoing import Outgoing
 from bakehouse.inferlets.dialogue.relay import Relay
-from bakehouse.inferlets.dialogue.terms import shown, tighter
+from bakehouse.inferlets.dialogue.terms import installed, shown, tighter
 from bakehouse.inferlets.errors import InferletError, NotRunning, Refused
 from bakehouse.inferlets.processes import Attachment, Process
 from bakehouse.inferlets.programs import MAX_WASM
@@ -248,12 +248,11 @@ class Dialogue:
         return {"processes": [shown(process) for process in self._desk.processes.list(self._who.owner)]}
 
     def _programs(self) -> Mapping[str, Any]:
-        found = self._desk.programs.list(self._who.owner)
-        return {
-            "programs": [
-                {"program": it.ref, "description": it.manifest.description, "digest": it.digest} for it in found
-            ]
-        }
+        return {"programs": [installed(program) for program in self._desk.programs.list(self._who.owner)]}
+
+    def _program(self, program: str) -> Mapping[str, Any]:
+        found = self._desk.programs.find(self._who.owner, program)
+        return {**installed(found), "input_schema": found.manifest.input_schema()}
 
     async def _install(self, manifest: str, force: bool, data: bytes) -> Mapping[str, Any]:
         programs = self._desk.programs
@@ -322,6 +321,7 @@ _OPS: dict[str, _Op] = {
     "terminate": _Op(Dialogue._terminate, _PROCESS),
     "list": _Op(Dialogue._list),
     "programs": _Op(Dialogue._programs),
+    "program": _Op(Dialogue._program, {"program": of.text()}),
     "install": _Op(
         Dialogue._install,
         {"manifest": of.text(), "force": of.flag(False)},

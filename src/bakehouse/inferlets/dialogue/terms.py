@@ -9,6 +9,7 @@ from typing import Any
 from bakehouse.inferlets.base import Limits
 from bakehouse.inferlets.dialogue.fields import BadRequest
 from bakehouse.inferlets.processes import Process
+from bakehouse.inferlets.programs import Program
 
 
 def tighter(most: Limits, wanted: Mapping[str, float]) -> Limits:
@@ -37,3 +38,8 @@ def shown(process: Process) -> dict[str, Any]:
         "attached": process.attached,
         "started": process.started_at,
     }
+
+
+def installed(program: Program) -> dict[str, Any]:
+    """One row of a list."""
+    return {"program": program.ref, "description": program.manifest.description, "digest": program.digest}

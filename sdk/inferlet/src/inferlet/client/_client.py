@@ -75,9 +75,16 @@ class Client:
         await self._connection.request("terminate", process=process_id)
 
     async def programs(self) -> list[dict[str, Any]]:
-        """The programs that are installed for this owner: name, version, description, size (bytes)."""
+        """The programs that are installed for this owner: program (``name@1.2.3``), description, digest (SHA-256)."""
         found: list[dict[str, Any]] = (await self._connection.request("programs"))["programs"]
         return found
+
+    async def program(self, name: str) -> dict[str, Any]:
+        """One of them, ``name`` or ``name@1.2.3``: what `programs` says, and input_schema (JSON Schema).
+
+        Raises `NotFound`.
+        """
+        return await self._connection.request("program", program=name)
 
     async def install(self, wasm: bytes, manifest: str, *, force: bool = False) -> str:
         """Install what `bakery build` made, with the text of its ``Pie.toml``; the name to launch it by.
