@@ -54,7 +54,9 @@ def add(
     architecture = check_source(spec)
     if not architecture:
         output.say(f"{source} is fetched and looked at when it is first loaded")
+    replaced = models.path(name).exists()
     path = models.add(spec, replace=replace)
+    _tell_server(output, home, config, changed=replaced)
     output.result(
         {**_shown(spec), "architecture": architecture or None, "path": str(path)},
         lambda console: console.print(f"added {name}: {architecture or source}", markup=False),
@@ -81,8 +83,10 @@ def list_models(home: options.Home = None, config: options.Config = None, json: 
 @app.command()
 def remove(name: Name, home: options.Home = None, config: options.Config = None, json: options.Json = False) -> None:
     """Forget a model; its files stay."""
+    output = Output(json)
     recorded(home, config).remove(name)
-    Output(json).result({"name": name, "removed": True}, lambda console: console.print(f"removed {name}", markup=False))
+    _tell_server(output, home, config, changed=True)
+    output.result({"name": name, "removed": True}, lambda console: console.print(f"removed {name}", markup=False))
 
 
 @app.command()
@@ -105,6 +109,19 @@ def bench(
     spec = recorded(home, config).get(name)
     found = asyncio.run(modelbench.measure(spec, prompt, sequences or [1, 8, 32], tokens, output.say))
     output.result(found, lambda console: modelbench.draw(console, found))
+
+
+def _tell_server(output: Output, home: Path | None, config: Path | None, *, changed: bool) -> None:
+    """Say when the server that runs on the data directory, if one does, takes what was done."""
+    from bakehouse.wiring.home import Home
+
+    there = Home(settings_for(home, config).home)
+    if not there.running():
+        return
+    if changed or not there.takes_new_models():
+        output.say("the server that runs here takes this when it is started again", "yellow")
+    else:
+        output.say("the server that runs here loads it now; its log says when it is served", "dim")
 
 
 def recorded(home: Path | None, config: Path | None) -> Any:

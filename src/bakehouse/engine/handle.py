@@ -59,6 +59,19 @@ class Engine(AsyncEngine):
             raise
         return cls(models, limits)
 
+    async def add(self, spec: ModelSpec) -> None:
+        """Load one more model and serve it from then on; the others go on. Raises `ModelRefused`, `BadRequest`."""
+        if spec.name in self._models:
+            raise BadRequest.at("name", f"a model {spec.name!r} is served already")
+        loading = asyncio.ensure_future(asyncio.to_thread(ServedModel.load, spec))
+        try:
+            model = await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            loading.add_done_callback(_close_loaded)
+            raise
+        # Another dictionary, because threads of programs go through this one.
+        self._models = {**self._models, spec.name: model}
+
     async def models(self) -> list[ModelInfo]:
         return self.served()
 
@@ -90,6 +103,11 @@ class Engine(AsyncEngine):
         except KeyError:
             served = ", ".join(sorted(self._models)) or "none"
             raise NotFound(f"Model '{model}' not found; served are: {served}", field="model") from None
+
+
+def _close_loaded(loading: asyncio.Future[ServedModel]) -> None:
+    if not loading.cancelled() and loading.exception() is None:
+        loading.result().close()
 
 
 class _Bell:

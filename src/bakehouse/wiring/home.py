@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from bakehouse.core.errors import Conflict
 
@@ -41,9 +42,12 @@ class Home:
         """Tells commands of the same user where the server is: url, pid, and the first key while it is valid."""
         return self.path / "endpoint.json"
 
-    def write_endpoint(self, url: str, key: str | None) -> None:
-        """Replace the endpoint file. A key that it held before stays, because only hashes are kept elsewhere."""
-        value = {"url": url, "key": key or self._known_key(), "pid": os.getpid()}
+    def write_endpoint(self, url: str, key: str | None, *, new_models: bool = False) -> None:
+        """Replace the endpoint file. A key that it held before stays, because only hashes are kept elsewhere.
+
+        *new_models*: the server takes models that are recorded while it runs.
+        """
+        value = {"url": url, "key": key or self._known_key(), "pid": os.getpid(), "new_models": new_models}
         fresh = self.endpoint.with_suffix(".new")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -51,8 +55,31 @@ class Home:
         fresh.replace(self.endpoint)
 
     def _known_key(self) -> str | None:
-        try:
-            key: str | None = json.loads(self.endpoint.read_text()).get("key")
-        except (FileNotFoundError, ValueError):
-            return None
+        key: str | None = self._written().get("key")
         return key
+
+    def _written(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self.endpoint.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found
+
+    def running(self) -> bool:
+        """Whether a server runs on it, this process's own included."""
+        try:
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def takes_new_models(self) -> bool:
+        """Whether the server that runs takes models that are recorded meanwhile."""
+        return bool(self._written().get("new_models"))

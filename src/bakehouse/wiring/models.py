@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -31,6 +32,14 @@ class Models:
     def list(self) -> list[ModelSpec]:
         """All of them, by name. Raises Invalid naming a file that cannot be read."""
         return [self.get(path.stem) for path in sorted(self._folder.glob("*.toml"))]
+
+    def changes(self) -> dict[str, int]:
+        """When the file of each was last written, in nanoseconds, by name."""
+        found = {}
+        for path in sorted(self._folder.glob("*.toml")):
+            with suppress(FileNotFoundError):  # it was just removed
+                found[path.stem] = path.stat().st_mtime_ns
+        return found
 
     def get(self, name: str) -> ModelSpec:
         path = self.path(name)

@@ -29,7 +29,8 @@ HOST_SOCKET, DIALOGUE_SOCKET = "inferlets.sock", "dialogues.sock"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeConfig:
     """What the host is told: its folders (``folder`` for what is compiled), how many instances there may be in all,
-    `OwnerLimits`, the `Limits` of what clients launch and, a dict each, what makes an `McpServer`."""
+    `OwnerLimits`, the `Limits` of what clients launch and, a dict each, what makes an `McpServer`. ``home``: the data
+    directory whose new models are served too; none when it is empty."""
 
     folder: str
     programs: str
@@ -37,6 +38,7 @@ class NodeConfig:
     owner: dict[str, Any] = field(default_factory=dict)
     limits: dict[str, Any] = field(default_factory=dict)
     mcp: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    home: str = ""
 
     def body(self) -> dict[str, Any]:
         """As `Config.more`."""
@@ -52,6 +54,7 @@ async def _serve(config: Config, path: Path) -> Stop:
         from bakehouse.inferlets.processes import Processes
         from bakehouse.inferlets.serve import HostServer
         from bakehouse.wiring.local import local_host
+        from bakehouse.wiring.watching import watching
     except ModuleNotFoundError as error:
         raise EngineError(f"{error.name} is not installed; pip install 'bakehouse[inferlets]' brings it") from error
     told = _read(config)
@@ -62,6 +65,8 @@ async def _serve(config: Config, path: Path) -> Stop:
             config.specs, Path(told.folder), programs=Path(told.programs), limits=limits, most=told.most, mcp=servers
         )
         local = await stack.enter_async_context(_refused(opened))
+        if told.home:
+            await stack.enter_async_context(watching(Path(told.home), local.engine, _to_stderr))
         engine = Server(local.engine, path)
         await engine.start()
         stack.push_async_callback(engine.close, config.drain)
@@ -84,6 +89,10 @@ async def _refused(opened: AbstractAsyncContextManager[Local]) -> AsyncIterator[
             yield local
     except BakehouseError as error:
         raise EngineError(error.detail) from error
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # the server logs what this process says
 
 
 def mcp_server(told: Mapping[str, Any]) -> McpServer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,10 @@ def make_node(settings: Settings, models: Sequence[ModelSpec] | None) -> Node | 
     specs = Models(settings.home).list() if models is None else list(models)
     if settings.inferlets != "on" and not specs:
         return None
-    return Node(specs, node_config(settings), Policy(drain=settings.drain_grace))
+    config = node_config(settings)
+    if models is None:
+        config = replace(config, home=str(settings.home))
+    return Node(specs, config, Policy(drain=settings.drain_grace))
 
 
 def node_config(settings: Settings) -> NodeConfig:

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import structlog
 from fastapi import FastAPI
@@ -18,7 +18,7 @@ from bakehouse.core.clock import SystemClock
 from bakehouse.core.errors import Invalid, NotFound
 from bakehouse.core.identity import Caller
 from bakehouse.engine.spec import ModelSpec
-from bakehouse.inferlets.dialogue import Desk, Dialogue, Who
+from bakehouse.inferlets.dialogue import Desk, LocalDialogue, Who
 from bakehouse.inferlets.processes import Processes
 from bakehouse.service.keys import Keys
 from bakehouse.settings import Settings, is_loopback
@@ -26,14 +26,24 @@ from bakehouse.store import open_store
 from bakehouse.wiring.chosen import FOLDER, instance_limits, owner_limits
 from bakehouse.wiring.dialogues import KeyedInferlets
 from bakehouse.wiring.home import Home
-from bakehouse.wiring.listener import SOCKETS, Server, bind, new_loop, server_config, settle_memory, started
+from bakehouse.wiring.listener import (
+    OPEN_SOCKETS,
+    SOCKETS,
+    Server,
+    bind,
+    new_loop,
+    server_config,
+    settle_memory,
+    started,
+)
 from bakehouse.wiring.local import Local, local_host, mcp_servers
+from bakehouse.wiring.watching import watching
 
 log = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings, specs: Sequence[ModelSpec], *, no_auth: bool = False) -> int:
-    """Run until SIGTERM or SIGINT; the exit code.
+def serve(settings: Settings, specs: Sequence[ModelSpec], *, no_auth: bool = False, new_models: bool = False) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. *new_models*: those that are recorded meanwhile are served too.
 
     Raises Conflict when the data directory is in use, Invalid where other machines could reach a server without keys.
     """
@@ -48,27 +58,37 @@ def serve(settings: Settings, specs: Sequence[ModelSpec], *, no_auth: bool = Fal
         listener = bind(settings)
         url = settings.model_copy(update={"port": listener.getsockname()[1]}).url
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_main(settings, specs, home, listener, url, no_auth))
+            return runner.run(_main(settings, specs, home, listener, url, no_auth, new_models))
     finally:
         home.unlock()
 
 
 async def _main(
-    settings: Settings, specs: Sequence[ModelSpec], home: Home, listener: socket.socket, url: str, no_auth: bool
+    settings: Settings,
+    specs: Sequence[ModelSpec],
+    home: Home,
+    listener: socket.socket,
+    url: str,
+    no_auth: bool,
+    new_models: bool,
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with _keys(settings) as keys, _host(settings, specs) as local:
+    async with AsyncExitStack() as stack:
+        keys = await stack.enter_async_context(_keys(settings))
+        local = await stack.enter_async_context(_host(settings, specs))
+        if new_models:
+            await stack.enter_async_context(watching(settings.home, local.engine, log.info))
         desk = Desk(Processes(local.host), local.programs, local.relays, instance_limits(settings))
         app = _app(PieInferlets(desk, keys, await keys.operator() if no_auth else None), url)
-        server = Server(server_config(app, ws="websockets-sansio" if no_auth else SOCKETS))
+        server = Server(server_config(app, ws=OPEN_SOCKETS if no_auth else SOCKETS))
         settle_memory()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started(server, serving)
         key = None if no_auth else await keys.first_key()
-        home.write_endpoint(url, key.text if key else None)
+        home.write_endpoint(url, key.text if key else None, new_models=new_models)
         _announce(url, key.text if key else None, [spec.name for spec in specs], no_auth)
         await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping", action="drain")
@@ -136,4 +156,4 @@ class PieInferlets(KeyedInferlets):
         self._desk = desk
 
     async def _link(self, caller: Caller) -> Link:
-        return Dialogue(self._desk, Who(caller.owner_id, caller.owner_name, caller.scopes))
+        return LocalDialogue(self._desk, Who(caller.owner_id, caller.owner_name, caller.scopes))

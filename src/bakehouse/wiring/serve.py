@@ -57,7 +57,7 @@ async def _main(
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started(server, serving)
         key = await platform.keys.first_key()
-        home.write_endpoint(url, key.text if key else None)
+        home.write_endpoint(url, key.text if key else None, new_models=models is None and platform.node is not None)
         _announce(url, key.text if key else None, platform.not_enforced(), platform.serves())
         platform.ready = True
         await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)

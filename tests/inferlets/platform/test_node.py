@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.conftest import StartServer
 from tests.e2e.support import send
 from tests.inferlets.platform.conftest import SETTINGS, Package, kill_node, with_model
-from tests.support.server import COMPLETED, FAILED, Server
+from tests.support.server import COMPLETED, ENTRY, FAILED, Server
 from tests.support.waiting import wait_until
 
 
@@ -80,3 +82,28 @@ def test_a_model_that_cannot_be_loaded_is_said_and_tasks_fail(
     assert (task["status"], task["error_code"]) == (FAILED, "node_down")
     assert "/nowhere/at/all" in task["error"]
     assert "node_refused" in server.log_tail()
+
+
+def models_of(server: Server) -> list[str]:
+    """As a program sees them."""
+    ended = server.wait(send(server, "actor", {"do": "who"})["id"], 60)
+    return list(ended["output"]["models"])
+
+
+def test_a_model_that_is_recorded_meanwhile_is_served_and_one_that_is_none_harms_nobody(server: Server) -> None:
+    assert "loads it now" in _models(server, "add", "later", "dummy")
+    (server.home / "models" / "broken.toml").write_text('source = "/nowhere/at/all"\n')
+    try:
+        wait_until(lambda: models_of(server) == ["tiny", "later"], "the new model", 30)
+        wait_until(lambda: "the model broken cannot be served" in server.log_path.read_text(), "the other one", 30)
+        kill_node(server)
+        assert models_of(server) == ["tiny", "later"]
+    finally:
+        (server.home / "models" / "broken.toml").unlink()
+        assert "when it is started again" in _models(server, "remove", "later")
+
+
+def _models(server: Server, *words: str) -> str:
+    """What the command says beside its result."""
+    command = [sys.executable, "-c", ENTRY, "models", *words, "--home", str(server.home)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stderr

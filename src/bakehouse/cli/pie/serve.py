@@ -37,4 +37,4 @@ def serve(
     # Imported here, because it loads the whole server.
     from bakehouse.wiring.pie import serve as run_server
 
-    raise typer.Exit(run_server(settings, specs, no_auth=no_auth))
+    raise typer.Exit(run_server(settings, specs, no_auth=no_auth, new_models=not model and not dummy))
