@@ -53,7 +53,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
     def generate(self, request: GenerateRequest) -> Stream:
         self._check_tokens("stop.tokens", request.stop.tokens or ())
         self._check_tokens("penalties.bias", [token for token, _ in request.penalties.bias])
-        matcher = None if request.grammar is None else self._served.grammars.matcher(request.grammar)
+        matcher = None if request.grammar is None else self._served.grammars.matcher(request.grammar, self.owner)
         mask = self._mask(request.logit_mask)
         with self._loop.lock:
             context = self._still(request.context)

@@ -18,16 +18,16 @@ class MatcherCalls(SessionBase):
 
     def compile(self, grammar: GrammarSpec) -> Future[Matcher]:
         """Compile on a worker thread, into the cache."""
-        return self._loop.run_aside(lambda: self._served.grammars.matcher(grammar))
+        return self._loop.run_aside(lambda: self._served.grammars.matcher(grammar, self.owner))
 
     def create_matcher(self, grammar: GrammarSpec) -> Future[int]:
         """Compiles on a worker thread."""
-        return self._keep_matcher(lambda: self._served.grammars.matcher(grammar))
+        return self._keep_matcher(lambda: self._served.grammars.matcher(grammar, self.owner))
 
     def create_tool_matcher(self, tools: Sequence[str]) -> Future[int]:
         """Of one call of one of *tools*, JSON texts, as the model's chat format writes it."""
         family = self._served.chat.family
-        return self._keep_matcher(lambda: self._served.grammars.tool_matcher(family, tools))
+        return self._keep_matcher(lambda: self._served.grammars.tool_matcher(family, tools, self.owner))
 
     def _keep_matcher(self, make: Callable[[], Matcher]) -> Future[int]:
         with self._loop.lock:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from bakehouse.engine import brle
 from bakehouse.engine.errors import BadRequest, LimitExceeded
 from bakehouse.engine.grammar.base import Matcher
-from bakehouse.engine.grammar.llg import CACHE_SIZE, LlgCompiler
+from bakehouse.engine.grammar.llg import CACHE_SIZE, LlgCompiler, LlgMatcher
 from bakehouse.engine.params import GrammarSpec
 from tests.engine.grammar.texts import allows
 from tests.engine.grammar.vocabularies import BPE_STOP, BYTE_STOP, bpe_tokenizer, byte_tokenizer
@@ -185,9 +186,9 @@ def test_the_cache_keeps_the_latest_used(monkeypatch: pytest.MonkeyPatch) -> Non
     compiled = []
     inner = compiler._compile
 
-    def counted(grammar: str) -> object:
+    def counted(grammar: str, states: int, owner: str) -> object:
         compiled.append(grammar)
-        return inner(grammar)
+        return inner(grammar, states, owner)
 
     monkeypatch.setattr(compiler, "_compile", counted)
     first = GrammarSpec("regex", "first")
@@ -258,3 +259,67 @@ def test_drafts_that_break_the_lexer_are_refused_and_the_matcher_may_begin_again
         matcher.masks(token * 300)
     matcher.reset()
     assert len(matcher.masks(token * 3)) == 4
+
+
+#: A lexer of it gets a state for each choice of the last eighteen letters.
+REMEMBERS = GrammarSpec("regex", "(a|b)*a(a|b){18}")
+
+
+def wander(matcher: Matcher, until: Callable[[], bool]) -> None:
+    letters = Random(1)
+    for _ in range(30_000):
+        matcher.accept([letters.choice(b"ab")])
+        if until():
+            return
+    raise AssertionError("it went nowhere")
+
+
+def small(number: int) -> GrammarSpec:
+    return GrammarSpec("regex", f"small {number}")
+
+
+def fill(compiler: LlgCompiler, owner: str, held: list[LlgMatcher]) -> None:
+    for number in range(100):
+        held.append(compiler.matcher(small(number), owner))
+
+
+def test_an_owner_leaves_room_for_the_grammars_of_others() -> None:
+    compiler = LlgCompiler(byte_tokenizer(), BYTE_STOP, room=40 << 20)
+    held: list[LlgMatcher] = []
+    with pytest.raises(LimitExceeded, match=r"^grammars: "):
+        fill(compiler, "greedy", held)
+    assert len(held) > 5
+    honest = compiler.matcher(GrammarSpec("json"), "honest")
+    assert honest.mask() == BYTES.matcher(GrammarSpec("json")).mask()
+    assert held[0].mask() == BYTES.matcher(small(0)).mask()
+    held.clear()
+    assert compiler.matcher(small(1000), "greedy").mask()
+
+
+def test_the_cache_makes_room_for_what_is_used() -> None:
+    compiler = LlgCompiler(byte_tokenizer(), BYTE_STOP, room=40 << 20)
+    for number in range(30):
+        compiler.matcher(small(number), "one after the other")
+    while compiler._forget():
+        pass
+    assert compiler.room.used == 0
+
+
+def test_a_grammar_grows_as_far_as_there_is_room() -> None:
+    compiler = LlgCompiler(byte_tokenizer(), BYTE_STOP, room=12 << 20)
+    matcher = compiler.matcher(REMEMBERS)
+    with pytest.raises(LimitExceeded, match=r"^grammars: "):
+        wander(matcher, lambda: False)
+    matcher.reset()
+    assert ids(matcher.mask()) == [ord("a"), ord("b")]
+
+
+def test_copies_outgrow_a_lexer_together() -> None:
+    compiler = LlgCompiler(byte_tokenizer(), BYTE_STOP)
+    first, second = compiler.matcher(REMEMBERS), compiler.matcher(REMEMBERS)
+    before = first._lexer
+    wander(first, lambda: first._lexer is not before)
+    assert second._lexer is before
+    wander(second, lambda: second._lexer is not before)
+    assert second._lexer is first._lexer
+    assert compiler.matcher(REMEMBERS)._lexer is first._lexer

@@ -52,13 +52,16 @@ class Compiler(ABC):
     """Of one tokenizer. Thread-safe; compiled grammars are cached, least recently used first out."""
 
     @abstractmethod
-    def matcher(self, spec: GrammarSpec) -> Matcher:
-        """A matcher at the start of *spec*. Raises `BadRequest` with what is wrong and where."""
+    def matcher(self, spec: GrammarSpec, owner: str = "") -> Matcher:
+        """A matcher at the start of *spec*, whose memory counts for *owner*.
+
+        Raises `BadRequest` with what is wrong and where, `LimitExceeded` where the owner has too much in use.
+        """
 
     @abstractmethod
-    def tool_matcher(self, family: str, tools: Sequence[str]) -> Matcher:
+    def tool_matcher(self, family: str, tools: Sequence[str], owner: str = "") -> Matcher:
         """A matcher that forces one call of one of *tools* (JSON texts), as the chat format *family* writes it.
 
-        It may name special tokens, which other grammars never allow. Raises `BadRequest` for a family that has no form
-        of calls and for a tool that is no JSON object with a name.
+        It may name special tokens, which other grammars never allow. Raises as `matcher` does, also for a family that
+        has no form of calls and for a tool that is no JSON object with a name.
         """

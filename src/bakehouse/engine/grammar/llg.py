@@ -19,6 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from bakehouse.engine.errors import BadRequest, LimitExceeded
 from bakehouse.engine.grammar import ebnf, regex, schema
 from bakehouse.engine.grammar.base import Compiler, Matcher
+from bakehouse.engine.grammar.room import Room
 from bakehouse.engine.grammar.tools import tool_grammar
 from bakehouse.engine.params import GrammarSpec
 from bakehouse.engine.tokenizer.base import Tokenizer
@@ -28,50 +29,71 @@ T = TypeVar("T")
 #: Compiled grammars that are kept.
 CACHE_SIZE = 64
 
-#: What one grammar may cost. Beyond, it is refused where it is compiled, or its request fails where it is stepped.
-#: The others are llguidance's own; the size bounds compiling to about a second, the lexer's states a grammar to some
-#: 100 MB, and the row is wide enough for an object of a thousand optional properties.
-_LIMITS = LLParserLimits(
-    max_grammar_size=200_000, max_items_in_row=10_000, max_lexer_states=60_000, verbose_errors=False
-)
+#: States that a lexer may have. Nearly all grammars need less than the first; one that grows beyond it gets a lexer of
+#: the next. Beyond the last, a grammar is refused where it is compiled, or its request fails where it is stepped.
+STATES = (1_500, 10_000, 60_000)
+
+#: What a lexer takes at most, in bytes: for each of its states, for each character of its grammar, and in any case.
+PER_STATE, PER_CHARACTER, EACH = 1_600, 200, 1 << 18
+
+#: Bytes that the grammars of one model may take.
+ROOM = 2 << 30
+
+
+def _limits(states: int) -> LLParserLimits:
+    """The others are llguidance's own; the size bounds compiling to about a second, and the row is wide enough for an
+    object of a thousand optional properties."""
+    return LLParserLimits(
+        max_grammar_size=200_000, max_items_in_row=10_000, max_lexer_states=states, verbose_errors=False
+    )
 
 
 class LlgCompiler(Compiler):
     """*stop_tokens*: the ids that may end a generation; without any, a grammar's end is only `Matcher.finished`."""
 
-    def __init__(self, tokenizer: Tokenizer, stop_tokens: Iterable[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop_tokens: Iterable[int] = (), room: int = ROOM) -> None:
         self._tokenizer = tokenizer
         self._stop = tuple(sorted(set(stop_tokens)))
         self._vocabulary = LLTokenizer(_Vocabulary(tokenizer, self._stop))  # type: ignore[arg-type]
         self._cache: OrderedDict[tuple[str, str], _Compiled] = OrderedDict()
         self._lock = threading.Lock()
+        self.room = Room(room)
 
-    def matcher(self, spec: GrammarSpec) -> LlgMatcher:
-        return self._matcher((spec.kind, spec.source), lambda: _grammar(spec))
+    def matcher(self, spec: GrammarSpec, owner: str = "") -> LlgMatcher:
+        return self._matcher((spec.kind, spec.source), lambda: _grammar(spec), owner)
 
-    def tool_matcher(self, family: str, tools: Sequence[str]) -> LlgMatcher:
+    def tool_matcher(self, family: str, tools: Sequence[str], owner: str = "") -> LlgMatcher:
         key = ("tools " + family, json.dumps(list(tools)))
-        return self._matcher(key, lambda: tool_grammar(family, tools, self._tokenizer))
+        return self._matcher(key, lambda: tool_grammar(family, tools, self._tokenizer), owner)
 
-    def _matcher(self, key: tuple[str, str], grammar: Callable[[], str]) -> LlgMatcher:
+    def _matcher(self, key: tuple[str, str], grammar: Callable[[], str], owner: str) -> LlgMatcher:
         with self._lock:
             compiled = self._cache.get(key)
             if compiled is not None:
                 self._cache.move_to_end(key)
         if compiled is None:
             text = grammar()
-            compiled = _Compiled(lambda: self._compile(text))
+            compiled = _Compiled(lambda states, payer: self._compile(text, states, payer), owner)
             self._keep(key, compiled)
-        return LlgMatcher(compiled, self._tokenizer.vocab_size, self._stop)
+        return LlgMatcher(compiled, owner, self._tokenizer.vocab_size, self._stop)
 
-    def _compile(self, grammar: str) -> LLMatcher:
+    def _compile(self, grammar: str, states: int, owner: str) -> _Lexer:
         """With its first mask, so that what is too complex from the start is refused here."""
-        compiled = LLMatcher(self._vocabulary, grammar, log_level=0, limits=_LIMITS)
-        if not compiled.is_error():
-            compiled.compute_bitmask()
-        if compiled.is_error():
-            raise BadRequest.at("grammar", _told(compiled))
-        return compiled
+        lexer = _Lexer(states)
+        self.room.take(lexer, owner, EACH + PER_STATE * states + PER_CHARACTER * len(grammar), self._forget)
+        lexer.start = start = LLMatcher(self._vocabulary, grammar, log_level=0, limits=_limits(states))
+        if not start.is_error():
+            start.compute_bitmask()
+        if start.is_error():
+            if start.get_error().startswith(_TOO_MANY) and states < STATES[-1]:
+                raise _Broken
+            raise BadRequest.at("grammar", _told(start))
+        return lexer
+
+    def _forget(self) -> bool:
+        """Let go of the grammar that was used least recently; False where none is kept."""
+        with self._lock:
+            return bool(self._cache) and self._cache.popitem(last=False) is not None
 
     def _keep(self, key: tuple[str, str], compiled: _Compiled) -> None:
         with self._lock:
@@ -91,41 +113,75 @@ def _grammar(spec: GrammarSpec) -> str:
     return ebnf.to_lark(spec.source)
 
 
+#: How llguidance's errors begin that a larger lexer does not have.
+_TOO_MANY = "lexer error: too many"
+
+
 def _told(matcher: LLMatcher) -> str:
     """llguidance's own words, without its notes on where in its code it was."""
     return matcher.get_error().split("\n<")[0].strip()[:2000]
 
 
+class _Broken(Exception):
+    """llguidance gave up, for a reason that another lexer may not have."""
+
+
+class _Lexer:
+    """What the copies of *start* share: its room is set aside as long as anybody has it."""
+
+    start: LLMatcher
+
+    def __init__(self, states: int) -> None:
+        self.states = states
+
+
 class _Compiled:
     """One grammar. Copies of a matcher share llguidance's lexer: what one of them explored helps the others, and where
-    it grew over its limits it is broken for all. So a broken one is left behind, and each copy goes on alone."""
+    it grew over its limits it is broken for all. So a broken one is left behind for a larger one, which they share
+    again; of the largest, each copy gets one of its own."""
 
-    def __init__(self, make: Callable[[], LLMatcher]) -> None:
-        self.make = make
-        self._start: LLMatcher | None = make()
+    def __init__(self, make: Callable[[int, str], _Lexer], owner: str) -> None:
+        self._make = make
         self._lock = threading.Lock()
+        #: States that are known to be too few.
+        self._outgrown = 0
+        self._shared: _Lexer | None = self._larger(owner)
 
-    def start(self) -> LLMatcher:
+    def start(self, owner: str) -> _Lexer:
+        """The one that is shared; *owner* pays where it has to be made."""
         with self._lock:
-            if self._start is None:
-                self._start = self.make()
-            return self._start.deep_copy()
+            if self._shared is None:
+                self._shared = self._larger(owner)
+            return self._shared
 
-    def leave(self) -> None:
-        """Those that start from now on share a new lexer."""
+    def after(self, broken: _Lexer, owner: str) -> _Lexer:
+        """What to go on with where *broken* is."""
         with self._lock:
-            self._start = None
+            if self._shared is broken:
+                self._shared = None
+            if broken.states < STATES[-1]:
+                self._shared = self._shared or self._larger(owner, broken.states)
+                return self._shared
+        return self._larger(owner)
 
-
-class _Broken(Exception):
-    """llguidance gave up, for a reason that a new lexer may not have."""
+    def _larger(self, owner: str, than: int = 0) -> _Lexer:
+        """Where there is no room for it, those who start get a small one again."""
+        for states in (states for states in STATES if states > max(than, self._outgrown)):
+            try:
+                lexer = self._make(states, owner)
+            except _Broken:  # too small for the first mask; the largest raises what it says
+                self._outgrown = states
+            else:
+                self._outgrown = max(self._outgrown, than)
+                return lexer
+        raise AssertionError("unreachable")
 
 
 class LlgMatcher(Matcher):
-    def __init__(self, compiled: _Compiled, vocab_size: int, stop: tuple[int, ...]) -> None:
+    def __init__(self, compiled: _Compiled, owner: str, vocab_size: int, stop: tuple[int, ...]) -> None:
         self._compiled = compiled
-        self._inner = compiled.start()
-        self._shares = True
+        self._owner = owner
+        self._begin(compiled.start(owner))
         self._taken: list[int] = []
         self._bytes = -(-vocab_size // 32) * 4
         self._vocab_size = vocab_size
@@ -133,14 +189,14 @@ class LlgMatcher(Matcher):
         self._terminated = False
 
     def mask(self) -> bytes:
-        return self._twice(self._mask)
+        return self._go_on(self._mask)
 
     def masks(self, drafts: Sequence[int]) -> list[bytes]:
-        return self._twice(lambda: self._masks(drafts))
+        return self._go_on(lambda: self._masks(drafts))
 
     def accept(self, tokens: Sequence[int]) -> None:
         for index, token in enumerate(tokens):
-            refusal = self._twice(lambda token=token: self._accept(token))  # type: ignore[misc]
+            refusal = self._go_on(lambda token=token: self._accept(token))  # type: ignore[misc]
             if refusal:
                 raise BadRequest.at(f"tokens[{index}]", refusal)
 
@@ -154,7 +210,7 @@ class LlgMatcher(Matcher):
 
     def reset(self) -> None:
         if self._inner.is_error() or not self._inner.reset():
-            self._inner, self._shares = self._compiled.start(), True
+            self._begin(self._compiled.start(self._owner))
         self._taken = []
         self._terminated = False
 
@@ -217,22 +273,21 @@ class LlgMatcher(Matcher):
             raise _Broken
         return bits
 
-    def _twice(self, compute: Callable[[], T]) -> T:
-        """*compute*, and where llguidance gave up, once more with a lexer of our own."""
-        try:
-            return compute()
-        except _Broken:
-            self._renew()
-        try:
-            return compute()
-        except _Broken:
-            raise LimitExceeded(f"the grammar is too complex to follow here: {_told(self._inner)}") from None
+    def _go_on(self, compute: Callable[[], T]) -> T:
+        """*compute*, and where llguidance gave up, again with other lexers, the last one our own."""
+        own = False
+        while True:
+            try:
+                return compute()
+            except _Broken:
+                if own:
+                    raise LimitExceeded(f"the grammar is too complex to follow here: {_told(self._inner)}") from None
+            own = self._lexer.states == STATES[-1]
+            self._begin(self._compiled.after(self._lexer, self._owner))
+            self._inner.try_consume_tokens(self._taken)
 
-    def _renew(self) -> None:
-        if self._shares:
-            self._compiled.leave()
-        self._inner, self._shares = self._compiled.make(), False
-        self._inner.try_consume_tokens(self._taken)
+    def _begin(self, lexer: _Lexer) -> None:
+        self._lexer, self._inner = lexer, lexer.start.deep_copy()
 
 
 def _clear(bits: bytearray, token: int) -> None:
