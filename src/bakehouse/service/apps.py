@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,6 +40,18 @@ class SubmitTask(Protocol):
     ) -> Task: ...  # fmt: skip
 
 
+class Removal(Protocol):
+    """What the versions of an app that is deleted have left elsewhere, to be removed there."""
+
+    async def note(self, versions: Sequence[Version]) -> None:
+        """Remember them, whatever happens: before they are gone."""
+        ...
+
+    def begin(self) -> None:
+        """Remove what is noted and is no more, soon."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DeploySpec:
     """What a caller says beside the package, which has the last word. ``preserve_current`` leaves ``@latest`` alone."""
@@ -73,7 +85,7 @@ class AppChange:
 
 
 class Apps:
-    """See the module's text. ``submit`` is handed over by wiring: the task service needs this one first."""
+    """See the module's text. ``submit`` and ``removal`` are handed over by wiring: they need this service first."""
 
     def __init__(
         self,
@@ -92,6 +104,7 @@ class Apps:
         self._resolved: dict[tuple[str, ...], tuple[float, App, Version]] = {}
         self._ready: OrderedDict[str, Version] = OrderedDict()
         self.submit: SubmitTask | None = None
+        self.removal: Removal | None = None
 
     # ---- deploy -----------------------------------------------------------------------------------------------
     async def deploy(self, caller: Caller, spec: DeploySpec) -> Deployed:
@@ -203,6 +216,16 @@ class Apps:
         self._resolved.clear()
         if ready:
             self._remember(version)
+            if self.removal is not None and await self._is_deleted(version.app_id):
+                await self.removal.note([version])
+                self.removal.begin()
+
+    async def _is_deleted(self, app_id: str) -> bool:
+        try:
+            await self._store.get_app(id=app_id)
+        except NotFound:
+            return True
+        return False
 
     async def build_ended(self, task: Task) -> None:
         """A build task has ended: a version that nobody finished has failed."""
@@ -389,10 +412,25 @@ class Apps:
         """Delete an app; calls that run already go on. NotFound for another owner's."""
         app = await self._own(caller, app_id)
         versions = await self._all_versions(app)
+        if self.removal is not None:
+            await self.removal.note(versions)
         await self._store.delete_app(app.id, caller.owner_id, self._clock.now())
         self._resolved.clear()
         for version in versions:
+            self._ready.pop(version.id, None)
             await self._files.drop_package(version.package_file_id)
+        if self.removal is not None:
+            self.removal.begin()
+
+    async def has_label(self, owner_id: str, name: str, label: str) -> bool:
+        """Whether *owner_id* has an app *name* with a version *label*, for rooms that keep things of versions."""
+        try:
+            owner = await self._store.owner(id=owner_id)
+            app = await self._store.get_app(namespace=owner.name, name=name)
+            await self._store.get_version(app_id=app.id, name=label)
+        except NotFound:
+            return False
+        return True
 
     async def _all_versions(self, app: App) -> list[Version]:
         found: list[Version] = []

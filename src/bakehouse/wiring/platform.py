@@ -47,9 +47,11 @@ from bakehouse.service.tasks import QueueLimits, Tasks
 from bakehouse.service.webhooks import Webhooks, WebhookSettings
 from bakehouse.settings import Settings
 from bakehouse.store import open_store
+from bakehouse.wiring.chosen import FOLDER
 from bakehouse.wiring.dialogues import NodeInferlets
 from bakehouse.wiring.inferlets import Builds, InferletBuilder, guess_type, inferlet_settings, read_package
 from bakehouse.wiring.nodes import make_node
+from bakehouse.wiring.removals import Removals
 from bakehouse.wiring.tools import isolated_spawn
 
 log = structlog.get_logger(__name__)
@@ -151,6 +153,8 @@ class Platform:
             hooks = InferletHooks(programs.prepare, self._owner_name, self._keep_file, self._file_bytes)
             self.inferlets = InferletExecutor(self.node, hooks, inferlet_settings(settings))
             self.executors[INFERLET] = self.inferlets
+            folder = settings.home / FOLDER / "removals"
+            self.apps.removal = Removals(folder, self.node, self.apps.has_label, self._spawn)
 
     def _make_dispatch(self) -> None:
         holder = new_id("srv")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from inferlet.client import connect
 
 from tests.conftest import StartServer
 from tests.inferlets.platform.conftest import Package, kill_node, nodes_of
 from tests.support.server import COMPLETED, ENTRY, DeployFailed, Server, pack
+from tests.support.waiting import wait_until
 
 MANIFEST = '[package]\nname = "tiny"\nversion = "0.1.0"\n'
 MAIN = 'def main(input: dict):\n    return {"doubled": 2 * input["number"]}\n'
@@ -87,3 +91,38 @@ def test_a_server_without_inferlets_says_so(start_server: StartServer, tmp_path:
     assert answer.status_code == 400
     assert 'inferlets = "on"' in answer.json()["detail"]
     assert not nodes_of(server)
+
+
+def programs_of(server: Server) -> list[str]:
+    """What the node has installed for the server's first owner."""
+
+    async def ask() -> list[str]:
+        async with connect(server.base_url, token=server.key) as client:
+            return [row["program"] for row in await client.programs()]
+
+    return asyncio.run(ask())
+
+
+def test_a_deleted_inferlet_leaves_no_program_also_where_the_node_was_down(server: Server, package: Package) -> None:
+    both, again = package("going", "1.0.0"), package("going", "2.0.0")
+    server.deploy(both)
+    app = server.deploy(again)
+    assert {"going@1.0.0", "going@2.0.0"} <= set(programs_of(server))
+    running = server.data(server.api.post("/apps/run", json={"app": "going", "input": {"do": "echo"}}))
+    wait_until(lambda: server.task(running["id"])["status_text"] == "running", "the task", 30)
+    _delete(server, app)
+    wait_until(lambda: not any("going" in name for name in programs_of(server)), "both to be removed", 30)
+    server.data(server.api.post(f"/tasks/{running['id']}/inbox", json={"content": "stop"}))
+    assert server.wait(running["id"])["output"] == {"result": "stopped"}
+
+    app = server.deploy(both)
+    kill_node(server)
+    _delete(server, app)
+    server.deploy(again)
+    wait_until(lambda: "going@1.0.0" not in programs_of(server), "the old one to be removed", 30)
+    assert "going@2.0.0" in programs_of(server)
+    _delete(server, server.data(server.api.get("/apps/local/going")))
+
+
+def _delete(server: Server, app: dict[str, Any]) -> None:
+    server.data(server.api.delete(f"/apps/{app['id']}"))
