@@ -175,6 +175,27 @@ def test_what_follows_a_text_is_bounded_until_it_is_reset(make: Make) -> None:
             reset(which)
 
 
+def test_what_matchers_and_decoders_remember_has_room(make: Make) -> None:
+    guest = make(memory=1_000_000)
+    grammars, decoders = guest.calls.grammars, guest.calls.decoders
+    matcher = int(taken(guest, grammars.create(model(guest), "regex", "a*")))
+    other = int(taken(guest, grammars.create(model(guest), "regex", "a*")))
+    decoder = decoders.create(model(guest), False, False)
+    ids = pack_ids([97] * 1500)
+    grammars.accept(matcher, ids)
+    decoders.feed(decoder, ids)
+    for call in (lambda: grammars.accept(other, ids), lambda: decoders.feed(decoder, ids)):
+        with pytest.raises(Refused, match=r"memory: .* 1000000 bytes"):
+            call()
+    grammars.reset(matcher)
+    grammars.accept(other, ids)
+    decoders.finish(decoder)
+    decoders.feed(decoder, ids)
+    grammars.release(other)
+    decoders.release(decoder)
+    assert guest.room._used == 0
+
+
 def test_results_of_a_pass_have_a_size(make: Make) -> None:
     guest = make(file=10_000, memory=12_000)
     tokens = [65] * 8

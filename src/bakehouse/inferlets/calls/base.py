@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from bakehouse.engine.errors import BadRequest, EngineError, NotFound
 from bakehouse.engine.handle import Session
 from bakehouse.engine.params import ModelInfo
+from bakehouse.inferlets.calls.inbox import Room
 from bakehouse.inferlets.calls.packing import unpack_ids
 from bakehouse.inferlets.errors import InferletError, Refused
 
@@ -80,22 +81,35 @@ class Bound(NamedTuple):
     id: int
 
 
+#: Bytes that a matcher or a decoder remembers for each byte of packed ids: some 250 for an id.
+PER_PACKED = 64
+
+
 @dataclass(slots=True, eq=False)
 class Follower:
-    """A matcher or a decoder, by the engine's id. It remembers what it was fed, so that is bounded until a reset."""
+    """A matcher or a decoder, by the engine's id. It remembers what it was fed, so that is bounded until a reset, and
+    takes *room*."""
 
     model: Model
     id: int
+    room: Room
     fed: int = 0
 
     def feed(self, ids: str, limit: int) -> array[int]:
-        """Packed *ids*, unpacked. Raises `Refused` where with those before they are more than *limit* bytes."""
+        """Packed *ids*, unpacked. Raises `Refused` where with those before they are more than *limit* bytes, or where
+        there is no room for what will be remembered of them."""
         check_packed("message", ids, limit, "ids")
         if self.fed + len(ids) > limit:
             raise Refused(f"message: ids may have at most {limit} bytes in all until a reset", field="message")
         tokens = unpack_ids(ids)
+        self.room.take(PER_PACKED * len(ids))
         self.fed += len(ids)
         return tokens
+
+    def forget(self) -> None:
+        """It was reset, or is gone."""
+        self.room.give(PER_PACKED * self.fed)
+        self.fed = 0
 
 
 class Table(Generic[T]):

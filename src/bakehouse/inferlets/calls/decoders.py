@@ -17,7 +17,7 @@ class Decoders(Interface):
                 raise BadRequest.at(name, f"must be true or false, not {flag!r}")
         guest.decoders.check_room()
         made = found.session.create_decoder(Decode(reasoning=reasoning, tool_use=tool_use))
-        return guest.decoders.add(Follower(found, made))
+        return guest.decoders.add(Follower(found, made, guest.room))
 
     def feed(self, decoder: int, ids: str) -> str:
         found = self._guest.decoders.get(decoder)
@@ -26,14 +26,15 @@ class Decoders(Interface):
 
     def finish(self, decoder: int) -> str:
         found = self._guest.decoders.get(decoder)
-        found.fed = 0
+        found.forget()
         return events(found.model.session.decoder_finish(found.id))
 
     def reset(self, decoder: int) -> None:
         found = self._guest.decoders.get(decoder)
         found.model.session.decoder_reset(found.id)
-        found.fed = 0
+        found.forget()
 
     def release(self, decoder: int) -> None:
         found = self._guest.decoders.pop(decoder)
         found.model.session.release_decoder(found.id)
+        found.forget()

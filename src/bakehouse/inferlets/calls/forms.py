@@ -120,7 +120,7 @@ _PARTS: dict[str, Callable[[object], Any]] = {
     "stop": lambda value: _build(Stop, "stop", value, ("tokens", "strings")),
     "grammar": grammar,
     "penalties": penalties,
-    "draft": lambda value: _build(PromptLookup, "draft", value, ("tokens", "longest")),
+    "draft": lambda value: _build(PromptLookup, "draft", value, ("tokens", "longest", "shortest")),
     "decode": decode,
 }
 #: What handles stand for, by field: (of the request here, of the engine's).

@@ -35,12 +35,13 @@ class Grammars(Interface):
     def reset(self, matcher: int) -> None:
         found = self._guest.matchers.get(matcher)
         found.model.session.matcher_reset(found.id)
-        found.fed = 0
+        found.forget()
 
     def release(self, matcher: int) -> None:
-        session, found = self._of(matcher)
-        session.release_matcher(found)
+        found = self._guest.matchers.get(matcher)
+        found.model.session.release_matcher(found.id)
         self._guest.matchers.pop(matcher)
+        found.forget()
 
     # Masks
 
@@ -73,7 +74,7 @@ class Grammars(Interface):
             return guest.waits.add(
                 lambda: Once(
                     guest.aside.run(start),
-                    lambda made: str(guest.matchers.add(Follower(model, made))),
+                    lambda made: str(guest.matchers.add(Follower(model, made, guest.room))),
                     undo=model.session.release_matcher,
                     over=kept,
                 )

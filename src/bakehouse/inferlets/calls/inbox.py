@@ -13,7 +13,7 @@ T = TypeVar("T", str, bytes)
 
 
 class Room:
-    """Bytes that may wait for one instance outside its own memory, in all queues together. Thread-safe."""
+    """Bytes that may be kept for one instance outside its own memory, of all kinds together. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -25,8 +25,8 @@ class Room:
         with self._lock:
             if self._used + size > self._limit:
                 raise Refused(
-                    f"memory: what waits for this instance would take more than {self._limit} bytes; try again when it"
-                    " has taken some",
+                    f"memory: what is kept for this instance would take more than {self._limit} bytes; try again when"
+                    " it has taken or released some",
                     field="memory",
                 )
             self._used += size
