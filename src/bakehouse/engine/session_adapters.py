@@ -28,6 +28,10 @@ class AdapterCalls(SessionBase):
         """Of all adapters of the model."""
         return self._adapters().names()
 
+    def adapter_capacity(self) -> int:
+        """How many adapters of the model there can be, of all owners together."""
+        return self._adapters().capacity
+
     def clone_adapter(self, adapter: int, name: str) -> Future[int]:
         table = self._adapters()
         return self._loop.call(lambda: table.clone(adapter, name).id)

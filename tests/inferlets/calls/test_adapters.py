@@ -87,6 +87,18 @@ def test_an_owner_has_few(make: Make) -> None:
         create(bob, "")
 
 
+def test_owners_leave_places_for_each_other(make: Make) -> None:
+    """Of the engine's 16."""
+    held = []
+    for owner, number in (("ada", 8), ("bob", 4), ("cyd", 2), ("dan", 1), ("eve", 1)):
+        guest = make(owner=owner)
+        held += [(guest, create(guest, str(each))) for each in range(number)]
+        with pytest.raises(Refused, match=r"adapters: .* leaves free of 16"):
+            create(guest, "one more")
+    for guest, which in held:
+        taken(guest, guest.calls.adapters.remove(which))
+
+
 def test_a_lock_goes_with_its_instance(make: Make) -> None:
     first, second = make(), make()
     which = create(first)

@@ -73,6 +73,11 @@ class AdapterTable:
             except KeyError:
                 raise NotFound(f"there is no adapter {adapter}", field="adapter") from None
 
+    @property
+    def capacity(self) -> int:
+        """How many there can be at one time."""
+        return self._store.capacity
+
     def names(self) -> list[str]:
         with self._guard:
             return sorted(self._by_name)

@@ -31,7 +31,8 @@ ZO = {
 }
 
 
-#: Adapters of one owner on one model, of which the engine has few places.
+#: Adapters of one owner on one model, of which the engine has few places: no more than are left free either, so that
+#: there is always one for somebody who has none.
 MOST = 8
 #: Those that are being made, by model and owner: the engine has their names when it is between two steps.
 _coming: dict[tuple[str, str], set[object]] = {}
@@ -124,11 +125,18 @@ class Adapters(Interface):
     def _promise(self, model: Model) -> Callable[..., None]:
         """There will be one more; what this returns is to be called when it is there, or will not be."""
         owner, place = self._guest.launch.owner, object()
+        capacity = model.session.adapter_capacity()
         with _guard:
+            names = model.session.adapter_names()
             coming = _coming.setdefault((model.info.name, owner), set())
-            there = sum(name.startswith(f"{owner}/") for name in model.session.adapter_names())
-            if there + len(coming) >= MOST:
-                raise Refused(f"adapters: an owner has at most {MOST} of one model; remove some", field="adapters")
+            mine = sum(name.startswith(f"{owner}/") for name in names) + len(coming)
+            others = sum(len(each) for (name, _), each in _coming.items() if name == model.info.name)
+            if mine >= min(MOST, capacity - len(names) - others):
+                raise Refused(
+                    f"adapters: an owner has at most {MOST} of one model, and no more than it leaves free of"
+                    f" {capacity}; remove some",
+                    field="adapters",
+                )
             coming.add(place)
         return lambda *_: coming.discard(place)
 
