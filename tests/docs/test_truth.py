@@ -60,6 +60,16 @@ def test_anchors_of_links_exist() -> None:
     assert missing == []
 
 
+def test_the_pages_on_inferlets_name_each_other_at_the_top() -> None:
+    """Whoever comes in by a search sees which page to read when."""
+    pages = [page for page in PAGES if page.name == "bakery.md" or page.name.startswith("inferlet")]
+    assert len(pages) == 7
+    for page in pages:
+        top = page.read_text(encoding="utf-8").partition("\n## ")[0]
+        named = set(re.findall(r"\]\(([\w-]+\.md)\)", top))
+        assert named >= {other.name for other in pages} - {page.name}, page.name
+
+
 def test_the_table_of_settings_is_the_code() -> None:
     page = OPERATIONS.read_text(encoding="utf-8")
     assert page == with_table(page), "run: python -m bakehouse.settings docs/operations.md"
