@@ -182,6 +182,7 @@ class LlgMatcher(Matcher):
         self._compiled = compiled
         self._owner = owner
         self._begin(compiled.start(owner))
+        self._alone = False
         self._taken: list[int] = []
         self._bytes = -(-vocab_size // 32) * 4
         self._vocab_size = vocab_size
@@ -211,6 +212,7 @@ class LlgMatcher(Matcher):
     def reset(self) -> None:
         if self._inner.is_error() or not self._inner.reset():
             self._begin(self._compiled.start(self._owner))
+            self._alone = False
         self._taken = []
         self._terminated = False
 
@@ -274,15 +276,15 @@ class LlgMatcher(Matcher):
         return bits
 
     def _go_on(self, compute: Callable[[], T]) -> T:
-        """*compute*, and where llguidance gave up, again with other lexers, the last one our own."""
-        own = False
+        """*compute*, and where llguidance gave up, again with other lexers, the last one our own: one is compiled
+        within a step of the model, so that it is not done again and again."""
         while True:
             try:
                 return compute()
             except _Broken:
-                if own:
+                if self._alone:
                     raise LimitExceeded(f"the grammar is too complex to follow here: {_told(self._inner)}") from None
-            own = self._lexer.states == STATES[-1]
+            self._alone = self._lexer.states == STATES[-1]
             self._begin(self._compiled.after(self._lexer, self._owner))
             self._inner.try_consume_tokens(self._taken)
 
