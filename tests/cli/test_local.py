@@ -5,11 +5,19 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
+from rich.text import Text
+from typer.main import get_command
 
+from bakehouse.cli.app import app as bakehouse_app
+from bakehouse.cli.bakery import app as bakery_app
+from bakehouse.cli.pie.app import app as pie_app
 from tests.cli.support import Command
 
 
@@ -134,6 +142,20 @@ def test_how_wrong_commands_end(bakehouse: Command, arguments: list[str], status
     assert told in ended.err
     assert ended.out == ""
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("app", [bakehouse_app, bakery_app, pie_app], ids=lambda app: app.info.name)
+def test_every_word_of_help_is_shown(app: typer.Typer) -> None:
+    """In help ``[word]`` is markup, unless it is escaped."""
+    lost = [text for text in _helps(get_command(app)) if Text.from_markup(text).plain != text.replace("\\[", "[")]
+    assert lost == []
+
+
+def _helps(command: Any) -> Iterator[str]:
+    yield command.help or ""
+    yield from (parameter.help or "" for parameter in command.params)
+    for below in getattr(command, "commands", {}).values():
+        yield from _helps(below)
 
 
 def test_version_and_help(bakehouse: Command) -> None:

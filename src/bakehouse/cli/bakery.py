@@ -35,7 +35,7 @@ def _bakery() -> None:
 def build(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="The program's folder, or its Python file.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="The file to write.  [default: NAME.wasm]", dir_okay=False)
+        Path | None, typer.Option("-o", "--out", help="The file to write.  \\[default: NAME.wasm]", dir_okay=False)
     ] = None,
     home: options.Home = None,
     json: options.Json = False,
@@ -67,7 +67,7 @@ def _draw(console: Console, built: dict[str, Any]) -> None:
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="The program's name.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Its folder.  [default: ./NAME]")] = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Its folder.  \\[default: ./NAME]")] = None,
     json: options.Json = False,
 ) -> None:
     """Write a new program that builds and runs as it is."""

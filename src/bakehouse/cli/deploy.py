@@ -22,7 +22,7 @@ def deploy(
         Path,
         typer.Argument(metavar="DIR", help="The folder of an app (inf.yml, inference.py) or an inferlet (Pie.toml)."),
     ],
-    namespace: Annotated[str | None, typer.Option(help="The owner it belongs to.  [default: your own]")] = None,
+    namespace: Annotated[str | None, typer.Option(help="The owner it belongs to.  \\[default: your own]")] = None,
     url: options.Url = None,
     key: options.Key = None,
     home: options.Home = None,

@@ -37,10 +37,10 @@ def shown(key: Key) -> dict[str, Any]:
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")] = "key",
-    scope: Annotated[list[str] | None, typer.Option(help=f"Some of: {', '.join(SCOPES)}.  [default: run]")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help=f"Some of: {', '.join(SCOPES)}.  \\[default: run]")] = None,
     owner: options.Owner = FIRST_OWNER,
-    user: Annotated[str | None, typer.Option(help="The person behind the key.  [default: the owner]")] = None,
-    expires: Annotated[str | None, typer.Option(help="Good for so long: 12h, 30d.  [default: for ever]")] = None,
+    user: Annotated[str | None, typer.Option(help="The person behind the key.  \\[default: the owner]")] = None,
+    expires: Annotated[str | None, typer.Option(help="Good for so long: 12h, 30d.  \\[default: for ever]")] = None,
     home: options.Home = None,
     database: options.Database = None,
     config: options.Config = None,

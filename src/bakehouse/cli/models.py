@@ -29,10 +29,12 @@ def add(
     dtype: Annotated[str, typer.Option(help=f"One of {', '.join(DTYPES)}.")] = "auto",
     device: Annotated[str, typer.Option(help=f"One of {', '.join(DEVICES)}.")] = "auto",
     kv_memory: Annotated[
-        str | None, typer.Option(help="Memory for the KV cache, such as 4GiB.  [default: a share of what is free]")
+        str | None, typer.Option(help="Memory for the KV cache, such as 4GiB.  \\[default: a share of what is free]")
     ] = None,
     kv_tokens: Annotated[int | None, typer.Option(help="The same, as tokens that it holds.")] = None,
-    max_context: Annotated[int | None, typer.Option(help="Longest context, in tokens.  [default: the model's]")] = None,
+    max_context: Annotated[
+        int | None, typer.Option(help="Longest context in tokens.  \\[default: the model's]")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Write over a model of that name.")] = False,
     home: options.Home = None,
     config: options.Config = None,
@@ -94,7 +96,7 @@ def bench(
     name: Name,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens that each sequence decodes.")] = 32,
     sequences: Annotated[
-        list[int] | None, typer.Option(min=1, help="Sequences at one time; may be repeated.  [default: 1, 8, 32]")
+        list[int] | None, typer.Option(min=1, help="Sequences at one time; may be repeated.  \\[default: 1, 8, 32]")
     ] = None,
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of a prompt in the prefill figure.")] = 512,
     home: options.Home = None,

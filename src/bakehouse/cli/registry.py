@@ -28,7 +28,7 @@ _CATEGORY = "inferlet"
 @app.command()
 def publish(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="The program's folder.")] = Path(),
-    namespace: Annotated[str | None, typer.Option(help="The owner it belongs to.  [default: your own]")] = None,
+    namespace: Annotated[str | None, typer.Option(help="The owner it belongs to.  \\[default: your own]")] = None,
     url: options.Url = None,
     key: options.Key = None,
     home: options.Home = None,

@@ -216,7 +216,7 @@ def list_secrets(
 @secrets.command("set")
 def set_secret(
     secret: SecretKey,
-    value: Annotated[str | None, typer.Option(help="The value.  [default: asked for, or read from stdin]")] = None,
+    value: Annotated[str | None, typer.Option(help="The value.  \\[default: asked for, or read from stdin]")] = None,
     description: Annotated[str | None, typer.Option(help="What it is for.")] = None,
     url: options.Url = None,
     key: options.Key = None,

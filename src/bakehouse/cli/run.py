@@ -53,7 +53,7 @@ def run(
     setup: Annotated[
         list[str] | None, typer.Option(metavar="VALUE", help="Setup values, written like --input.")
     ] = None,
-    function: Annotated[str | None, typer.Option(help="The function to call.  [default: the app's own]")] = None,
+    function: Annotated[str | None, typer.Option(help="The function to call.  \\[default: the app's own]")] = None,
     session: Annotated[str | None, typer.Option(help="'new', or the id of a session to go on with.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that the task may run.", min=0.001)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Show the accepted task and leave it to itself.")] = False,

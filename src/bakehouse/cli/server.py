@@ -34,8 +34,8 @@ def settings_for(
 
 def serve(
     home: options.Home = None,
-    host: Annotated[str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.  [default: 8787]")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.  \\[default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.  \\[default: 8787]")] = None,
     database: options.Database = None,
     public_url: Annotated[str | None, typer.Option(help="The URL that clients see, behind a proxy.")] = None,
     allow_public: Annotated[

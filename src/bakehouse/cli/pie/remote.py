@@ -32,7 +32,7 @@ def install(
     path: Annotated[Path, typer.Argument(metavar="FILE.wasm", help="What `bakery build` made.", dir_okay=False)],
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", "-m", help="Its Pie.toml.  [default: Pie.toml beside it]", dir_okay=False),
+        typer.Option("--manifest", "-m", help="Its Pie.toml.  \\[default: Pie.toml beside it]", dir_okay=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace other content of the same version.")] = False,
     url: options.Url = None,

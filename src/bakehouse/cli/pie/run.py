@@ -45,7 +45,7 @@ def run(
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", "-m", help="Its Pie.toml.  [default: Pie.toml beside it]", dir_okay=False),
+        typer.Option("--manifest", "-m", help="Its Pie.toml.  \\[default: Pie.toml beside it]", dir_okay=False),
     ] = None,
     native: Annotated[
         Path | None,
@@ -66,7 +66,7 @@ def run(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", help="A model of `pie model list`; may be repeated. With --dummy: its name.  [default: all]"
+            "--model", help="A model of `pie model list`; may be repeated. With --dummy: its name.  \\[default: all]"
         ),
     ] = None,
     limit: Annotated[

@@ -12,8 +12,8 @@ from bakehouse.cli.server import settings_for
 
 
 def serve(
-    host: Annotated[str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.  [default: 8787]")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.  \\[default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.  \\[default: 8787]")] = None,
     no_auth: Annotated[
         bool, typer.Option("--no-auth", help="Ask for no key. Only on an address of this machine alone.")
     ] = False,
@@ -22,7 +22,7 @@ def serve(
     ] = False,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="A model of `pie model list`; may be repeated.  [default: all]"),
+        typer.Option("--model", help="A model of `pie model list`; may be repeated.  \\[default: all]"),
     ] = None,
     allow_public: Annotated[
         bool | None, typer.Option("--allow-public", help="Allow an address that other machines can reach.")
