@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +15,7 @@ import pytest
 from inferlet import Context, Event, Grammar, Matcher, Model, Sampler, aio, messaging, runtime, session
 from inferlet.client import ConnectionLost, Message, Unauthorized
 from inferlet.client import Event as Sent
-from inferlet.errors import BadRequest, HostError, NotFound
+from inferlet.errors import BadRequest, HostError, NotConnected, NotFound
 from inferlet.remote import RemoteHost
 
 from tests.inferlets.client.support import PieServer
@@ -156,6 +159,86 @@ def test_closing_while_others_ask_lets_nobody_wait(pie: PieServer) -> None:
         for thread in asking:
             thread.join(20)
             assert not thread.is_alive()
+
+
+NEVER_CLOSED = """
+import sys
+import inferlet
+from inferlet import Context, Decoder, Model, Sampler, messaging, runtime
+
+inferlet.connect(sys.argv[1], token=sys.argv[2])
+ctx = Context(Model.load(runtime.models()[0]))
+ctx.user("Hello")
+stream, news, decoder = ctx.generate(Sampler.greedy(), stop_tokens=[]), messaging.subscribe("x"), Decoder(ctx.model)
+print(next(stream))
+"""
+
+
+def test_a_script_that_never_closes_it_comes_to_its_end(pie: PieServer) -> None:
+    script = [sys.executable, "-c", NEVER_CLOSED, pie.address, pie.key]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_finalizers_may_come_on_the_hosts_own_thread(remote: RemoteHost, model: Model) -> None:
+    """A cycle is collected on whatever thread allocates next; that one must not wait for itself."""
+    ctx = Context(model, fill=range(9))
+    left = {"context": ctx.fork(), "stream": ctx.generate(Sampler.greedy(), auto_flush=False, stop_tokens=[])}
+    left["itself"] = left  # type: ignore[assignment]
+    gc.collect()
+    gc.disable()
+    collected = threading.Event()
+    try:
+        del left, ctx
+        remote._loop.call_soon_threadsafe(lambda: (gc.collect(), collected.set()))
+        assert collected.wait(20)
+    finally:
+        gc.enable()
+    assert runtime.models() == ["dummy"]
+
+
+def test_what_gets_the_events_is_told_not_to_call_back(pie: PieServer) -> None:
+    said: list[str] = []
+
+    def answer(event: Sent) -> None:
+        with pytest.raises(RuntimeError, match="another thread") as caught:
+            host.send("back")
+        said.append(str(caught.value))
+
+    host = RemoteHost(pie.address, pie.key, events=answer)
+    with inferlet.connect(host):
+        session.send("out")
+        host.send("sync")
+        assert session.receive() == "sync" and len(said) == 1
+
+
+def test_of_several_hosts_the_newest_that_is_left_is_the_programs(pie: PieServer) -> None:
+    connections = [inferlet.connect(pie.address, token=pie.key) for _ in range(3)]
+    ids = [connection._host.runtime.instance_id() for connection in connections]
+    connections[1].close()
+    assert runtime.instance_id() == ids[2]
+    connections[2].close()
+    assert runtime.instance_id() == ids[0]
+    connections[0].close()
+    with pytest.raises(NotConnected):
+        runtime.instance_id()
+
+
+def test_threads_share_a_stream_and_a_subscription(model: Model) -> None:
+    """Each item goes to one of them, and none is lost."""
+    stream = Context(model, fill=range(9)).generate(Sampler.greedy(), auto_flush=False, stop_tokens=[], max_tokens=60)
+    found: list[int] = []
+
+    def read() -> None:
+        for tokens in stream:
+            found.extend(tokens)
+
+    readers = [threading.Thread(target=read, daemon=True) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(60)
+    assert len(found) == 60 and sorted(found) == sorted(stream.token_ids)
 
 
 def test_without_a_key_there_is_no_host(pie: PieServer) -> None:

@@ -7,7 +7,9 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from inferlet._host import Host, Native, connected, use
+from inferlet import _host
+from inferlet._border import checked
+from inferlet._host import Host, Native, join, leave
 from inferlet.errors import HostError, error_of
 
 if TYPE_CHECKING:
@@ -39,14 +41,12 @@ class Connection:
 
     def __init__(self, host: Native) -> None:
         self._host = host
-        self._before = connected()
         self._translated = cast(Host, Translated(host))
-        use(self._translated)
+        join(self._translated)
 
     def close(self) -> None:
-        """Free everything and take the host before this one, if any. May be repeated."""
-        if connected() is self._translated:
-            use(self._before)
+        """Free everything; the newest host of those that are left, if any, is the program's. May be repeated."""
+        leave(self._translated)
         close = getattr(self._host, "close", None)
         if close is not None:
             close()
@@ -61,14 +61,24 @@ class Connection:
 
 
 class Translated:
-    """A host whose errors are those of `inferlet.errors`, whatever *inner* raises with a ``code``."""
+    """A host whose errors are those of `inferlet.errors`, whatever *inner* raises with a ``code``.
 
-    def __init__(self, inner: object) -> None:
+    As in the sandbox, what a program passes is looked at first: *protocol* is the interface's, where it is one.
+    """
+
+    def __init__(self, inner: object, protocol: object = None) -> None:
         self._inner = inner
+        self._protocol = protocol
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        value = Translated(found) if name in _INTERFACES else _translating(found)
+        if name in _INTERFACES:
+            value: Any = Translated(found, getattr(_host, name.capitalize()))
+        else:
+            value = _translating(found)
+            called = getattr(self._protocol, name, None)
+            if called is not None:
+                value = checked(value, called)
         setattr(self, name, value)
         return value
 

@@ -159,3 +159,13 @@ def connected() -> Host | None:
 def use(found: Host | None) -> None:
     """From now on *found* is the host; None takes it away."""
     _in_use[:] = [] if found is None else [found]
+
+
+def join(found: Host) -> None:
+    """From now on *found* is the host, until it leaves."""
+    _in_use.append(found)
+
+
+def leave(found: Host) -> None:
+    """*found* is no host any more, whether it is the newest or not."""
+    _in_use[:] = [host for host in _in_use if host is not found]

@@ -140,17 +140,19 @@ def _json(text: str, otherwise: Any = None) -> Any:
 
 def text_of(value: Any) -> str:
     """What ``main`` returned, as the program's result. Raises `ProgramError` for what JSON cannot say."""
-    if value is None or isinstance(value, str):
-        return value or ""
+    if value is None:
+        return ""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        text.encode()
+        return text
     except (TypeError, ValueError) as error:
-        raise ProgramError(f"main returned a {type(value).__name__} that JSON cannot say: {error}") from None
+        raise ProgramError(f"main returned a {type(value).__name__} that cannot be said as text: {error}") from None
 
 
 def error_text(error: BaseException) -> str:
     """``TypeName: text``, as the last line of a traceback."""
-    text = str(error)
+    text = str(error).encode("utf-8", "backslashreplace").decode()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from inferlet import _host
+from inferlet._border import checked
 from inferlet.errors import error_of
 
 _Err: Any = importlib.import_module("componentize_py_types").Err
@@ -33,9 +34,9 @@ def _interface(name: str) -> _Interface:
     module = importlib.import_module(f"wit_world.imports.{name}")
     protocol = getattr(_host, name.capitalize())
     found = _Interface()
-    for function, _ in inspect.getmembers(protocol, inspect.isfunction):
+    for function, called in inspect.getmembers(protocol, inspect.isfunction):
         if not function.startswith("_"):
-            setattr(found, function, _translated(getattr(module, function)))
+            setattr(found, function, checked(_translated(getattr(module, function)), called))
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from threading import RLock
 
 from inferlet._host import Host
 
-#: Held while an item of a stream is waited for and taken. A program here has one thread, so nobody else can want it.
-Turn = nullcontext
+#: Held while an item of a stream is waited for and taken: the next one is for the next thread, where there are some.
+Turn = RLock
 
 
 def take(host: Host, wait: int, *, keep: bool = False) -> str | None:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from inferlet._host import Contexts, Host
-from inferlet._packing import pack_ids
+from inferlet._packing import pack_ids, pack_json
 from inferlet._waits import result
 from inferlet.decoder import Decoder
 from inferlet.events import Event
@@ -339,7 +339,7 @@ class Context:
                 self.cue()
             else:
                 self._use()
-            return self._host.passes.generate(self._handle, json.dumps(request))
+            return self._host.passes.generate(self._handle, pack_json(request))
         finally:
             give_back()
 

@@ -153,13 +153,18 @@ def mask_into(host: Host, request: dict[str, Any], field: str, mask: Sequence[in
         return _nothing
     if mask is None:
         return _nothing
-    if isinstance(mask, str | bytes) or not isinstance(mask, Sequence):
+    if not _is_list(mask):
         raise TypeError(f"logit_mask: run lengths, a Mask, a Matcher or a Grammar, not {mask!r}")
     if not len(mask):
         return _nothing
     handle = host.grammars.create_mask(pack_ids(mask))
     request[field] = handle
     return lambda: host.grammars.release_mask(handle)
+
+
+def _is_list(mask: object) -> bool:
+    """Arrays of other libraries too; texts, and what has no order or no length, are none."""
+    return not isinstance(mask, (str, bytes)) and (isinstance(mask, Sequence) or hasattr(mask, "tolist"))
 
 
 def _nothing() -> None:

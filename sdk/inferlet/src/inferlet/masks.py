@@ -80,7 +80,7 @@ class Mask(Sequence[int]):
 
 
 def runs_of(ids: Iterable[int]) -> list[int]:
-    """The run lengths that allow *ids*, in any order, and nothing else."""
+    """The run lengths that allow *ids*, in any order, and nothing else. Of no ids ``[0]``: no runs would mean all."""
     runs: list[int] = []
     at = 0
     for token in sorted(set(ids)):
@@ -91,7 +91,7 @@ def runs_of(ids: Iterable[int]) -> list[int]:
         else:
             runs += [token - at, 1]
         at = token + 1
-    return runs
+    return runs or [0]
 
 
 def allowed(runs: Iterable[int]) -> list[int]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -19,6 +20,9 @@ from inferlet.client._events import Event, File, Message, event_from
 from inferlet.errors import HostError
 
 T = TypeVar("T")
+
+#: What finalizers call, beside `_RemoteWaits.drop`.
+_RELEASES = frozenset({"release", "release_mask"})
 
 #: Seconds that requests have to end after their connection.
 _PATIENCE = 5.0
@@ -45,7 +49,10 @@ class RemoteHost:
         self._thread = threading.Thread(target=self._loop.run_forever, name="inferlet-remote", daemon=True)
         self._thread.start()
         self._closed = False
-        self._guard = threading.Lock()
+        # A finalizer may come in the midst of what holds it, and want it too.
+        self._guard = threading.RLock()
+        # A program that never closed it still has finalizers to come, which would wait for a thread that is gone.
+        atexit.register(self.close)
         try:
             self._connection = self._run(Connection.open(url, token, self._unasked, self._lost))
             self._process = str(self._run(self._connection.request("open"))["process"])
@@ -83,6 +90,7 @@ class RemoteHost:
             if self._closed:
                 return
             self._closed = True
+        atexit.unregister(self.close)
         # What was started before this comes before it in the loop, and nothing comes after it.
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -106,7 +114,17 @@ class RemoteHost:
     def request(self, op: str, **fields: Any) -> Any:
         return self._run(self._connection.request(op, **fields)).get("value")
 
+    def release(self, interface: str, method: str, arguments: list[Any]) -> None:
+        """A call that finalizers make, which come in the midst of anything, on this host's own thread too.
+
+        So nobody waits for it. It comes before whatever is asked afterwards.
+        """
+        self._start(self._connection.request("call", interface=interface, method=method, arguments=arguments))
+
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError("what gets the events of a host must not call it: have another thread do that")
         return self._start(work).result()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -143,6 +161,8 @@ class _Interface:
             raise AttributeError(method)
 
         def call(*arguments: Any) -> Any:
+            if method in _RELEASES:
+                return self._host.release(self._name, method, list(arguments))
             return self._host.request("call", interface=self._name, method=method, arguments=list(arguments))
 
         # The next look-up finds it without coming here.
@@ -179,7 +199,7 @@ class _RemoteWaits:
         with self._changed:
             self._ready.discard(wait)
             self._watched.pop(wait, None)
-        self._host.request("call", interface="waits", method="drop", arguments=[wait])
+        self._host.release("waits", "drop", [wait])
 
     def _watch(self, wait: int) -> None:
         with self._changed:

@@ -8,9 +8,9 @@ the mean.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from inferlet._packing import pack_json
 from inferlet._waits import result
 from inferlet.adapter import Adapter
 from inferlet.forward import ForwardPass
@@ -31,7 +31,7 @@ def initialize(
         "mu_fraction": mu_fraction,
         "initial_sigma": initial_sigma,
     }
-    result(adapter._host, adapter._host.adapters.zo_initialize(adapter._handle, json.dumps(options)))
+    result(adapter._host, adapter._host.adapters.zo_initialize(adapter._handle, pack_json(options)))
 
 
 def update(adapter: Adapter, scores: Sequence[float], seeds: Sequence[int], max_sigma: float = 0.0) -> None:
@@ -40,7 +40,7 @@ def update(adapter: Adapter, scores: Sequence[float], seeds: Sequence[int], max_
     One score and one seed for each of the population. The noise grows to at most *max_sigma*; 0 sets no bound.
     """
     options = {"scores": list(scores), "seeds": list(seeds), "max_sigma": max_sigma}
-    result(adapter._host, adapter._host.adapters.zo_update(adapter._handle, json.dumps(options)))
+    result(adapter._host, adapter._host.adapters.zo_update(adapter._handle, pack_json(options)))
 
 
 def adapter_seed(forward_pass: ForwardPass, seed: int) -> None:

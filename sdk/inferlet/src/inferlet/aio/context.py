@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from inferlet._host import Contexts, Host
-from inferlet._packing import pack_ids
+from inferlet._packing import pack_ids, pack_json
 from inferlet.aio._waits import result
 from inferlet.aio.streams import EventStream, Stream, TokenStream
 from inferlet.decoder import Decoder
@@ -338,7 +338,7 @@ class Context:
                 self.cue()
             else:
                 self._use()
-            return self._host.passes.generate(self._handle, json.dumps(request))
+            return self._host.passes.generate(self._handle, pack_json(request))
         finally:
             give_back()
 

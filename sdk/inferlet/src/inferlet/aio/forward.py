@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from inferlet._packing import pack_json
 from inferlet.aio._waits import result
 from inferlet.aio.adapter import Adapter
 from inferlet.aio.context import Context
 from inferlet.generation import mask_into
+from inferlet.grammar import Grammar, Matcher
 from inferlet.model import Model
 from inferlet.output import AnyOutput, Distribution, Output, output_of
 from inferlet.sampler import Sampler
@@ -57,14 +58,14 @@ class ForwardPass:
         Tokens that the buffer of the context begins with are taken from it; it need not hold them.
         """
         before = len(self._tokens)
-        self._tokens += tokens
+        self._tokens.extend(tokens)
         self._positions = _more(self._positions, positions, before)
         return self
 
     def speculative_tokens(self, tokens: Iterable[int], positions: Iterable[int] | None = None) -> Self:
         """Drafts behind the input: those are kept that the sampler at the input's last index would have drawn."""
         before = len(self._drafts)
-        self._drafts += tokens
+        self._drafts.extend(tokens)
         self._draft_positions = _more(self._draft_positions, positions, before)
         return self
 
@@ -80,6 +81,8 @@ class ForwardPass:
 
     def logit_mask(self, mask: Sequence[int]) -> Self:
         """Run lengths over the vocabulary: which ids may come, at every index. No runs mean all."""
+        if isinstance(mask, (Matcher, Grammar)):
+            raise TypeError("logit_mask: run lengths or a Mask; of a matcher the one that it gives for the next token")
         self._logit_mask = mask
         return self
 
@@ -123,7 +126,7 @@ class ForwardPass:
         try:
             if self._context is not None:
                 self._context._use()
-            return self.model._host.passes.forward(self.model._handle, json.dumps(request))
+            return self.model._host.passes.forward(self.model._handle, pack_json(request))
         finally:
             give_back()
 

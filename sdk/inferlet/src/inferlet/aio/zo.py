@@ -7,9 +7,9 @@ the mean.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
+from inferlet._packing import pack_json
 from inferlet.aio._waits import result
 from inferlet.aio.adapter import Adapter
 from inferlet.aio.forward import ForwardPass
@@ -30,7 +30,7 @@ async def initialize(
         "mu_fraction": mu_fraction,
         "initial_sigma": initial_sigma,
     }
-    await result(adapter._host, adapter._host.adapters.zo_initialize(adapter._handle, json.dumps(options)))
+    await result(adapter._host, adapter._host.adapters.zo_initialize(adapter._handle, pack_json(options)))
 
 
 async def update(adapter: Adapter, scores: Sequence[float], seeds: Sequence[int], max_sigma: float = 0.0) -> None:
@@ -39,7 +39,7 @@ async def update(adapter: Adapter, scores: Sequence[float], seeds: Sequence[int]
     One score and one seed for each of the population. The noise grows to at most *max_sigma*; 0 sets no bound.
     """
     options = {"scores": list(scores), "seeds": list(seeds), "max_sigma": max_sigma}
-    await result(adapter._host, adapter._host.adapters.zo_update(adapter._handle, json.dumps(options)))
+    await result(adapter._host, adapter._host.adapters.zo_update(adapter._handle, pack_json(options)))
 
 
 def adapter_seed(forward_pass: ForwardPass, seed: int) -> None:
