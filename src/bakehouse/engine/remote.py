@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bakehouse.engine import brle, wire
 from bakehouse.engine.adapters.base import ZoParams
 from bakehouse.engine.brle import Brle
+from bakehouse.engine.channel import Channel, Peer, Why
 from bakehouse.engine.errors import Cancelled, EngineError, EngineLost
 from bakehouse.engine.face import AsyncEngine, AsyncSession, AsyncStream
-from bakehouse.engine.link import Link
 from bakehouse.engine.params import (
     Chunk,
     ContextState,
@@ -27,61 +26,36 @@ from bakehouse.engine.params import (
     GrammarSpec,
     ModelInfo,
 )
-from bakehouse.engine.wire import Call, Cancel, Frame, Hello, Open, WireError
+from bakehouse.engine.wire import Call, Cancel, Open, WireError
 
 Request = TypeVar("Request", ForwardRequest, GenerateRequest)
 
-#: Says why the connection ended, once that is known: the supervisor waits for the exit status.
-Why = Callable[[str], Awaitable[EngineLost]]
-
-
-async def _closed_without_more(reason: str) -> EngineLost:
-    return EngineLost("the engine closed the connection" + (f": {reason}" if reason else ""))
+PEER = Peer("engine", wire.VERSION, lost=EngineLost, silent=EngineLost, read_error=wire.read_error)
 
 
 class RemoteEngine(AsyncEngine):
     """An engine behind a socket; made by `connect`. All its sessions share the one connection."""
 
-    def __init__(self, why: Why) -> None:
-        self.link = Link(self._on_frame, self._on_lost)
-        self._why = why
-        self._numbers = count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+    def __init__(self, why: Why | None) -> None:
+        self.channel = Channel(PEER, self._on_item, self._on_over, why)
         self._streams: dict[int, RemoteStream] = {}
-        self._greeting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._closing = False
-        self._farewell = ""
-        self._lost: EngineLost | None = None
-        self._end: asyncio.Task[None] | None = None
 
     @classmethod
-    async def connect(cls, path: Path, why: Why = _closed_without_more, timeout: float = 30.0) -> RemoteEngine:
+    async def connect(cls, path: Path, why: Why | None = None, timeout: float = 30.0) -> RemoteEngine:
         """Connect to the engine that listens at *path*.
 
         Raises `EngineLost` where none does, where it speaks another version, or does not answer in *timeout* seconds.
         """
         engine = cls(why)
-        try:
-            await asyncio.get_running_loop().create_unix_connection(lambda: engine.link, str(path))
-        except OSError as error:
-            raise EngineLost(f"no engine listens at {path}: {error.strerror or error}") from error
-        engine.link.send(wire.dump(wire.message_body(Hello(wire.VERSION))))
-        try:
-            version = await asyncio.wait_for(engine._greeting, timeout)
-        except TimeoutError:
-            await engine.close()
-            raise EngineLost(f"the engine at {path} did not answer in {timeout:g} s") from None
-        if version != wire.VERSION:
-            await engine.close()
-            raise EngineLost(f"the engine at {path} speaks version {version}, this program {wire.VERSION}")
+        await engine.channel.connect(path, timeout)
         return engine
 
     async def models(self) -> list[ModelInfo]:
         return list(await self.call(0, "models"))
 
     async def open(self, model: str, owner: str, program: str = "") -> RemoteSession:
-        session = next(self._numbers)
-        info = await self._ask(lambda number: Open(number, session, model, owner, program))
+        number, session = self.channel.number(), self.channel.number()
+        info = await self._ask(Open(number, session, model, owner, program))
         return RemoteSession(self, session, info)
 
     async def stats(self, model: str) -> dict[str, Any]:
@@ -89,122 +63,64 @@ class RemoteEngine(AsyncEngine):
 
     async def close(self) -> None:
         """Close the connection; the engine frees what its sessions held and goes on."""
-        self._closing = True
-        self.link.close()
-        await self._finish(EngineLost("the connection was closed by this program"))
+        self.channel.close()
 
     # Asking
 
     async def call(self, session: int, method: str, **args: Any) -> Any:
-        return await self._ask(lambda number: Call(number, session, method, args, self._taken()))
+        return await self._ask(Call(self.channel.number(), session, method, args, self._taken()))
 
     def _taken(self) -> list[tuple[int, int]]:
         """What readers here took of their streams since this was last asked."""
         return [(number, stream.report()) for number, stream in self._streams.items() if stream.unreported]
 
     async def stream(self, session: int, request: GenerateRequest) -> RemoteStream:
-        stream = RemoteStream(self)
-
-        def start(number: int) -> Call:
-            # Registered before it is asked for: chunks may be in the frame that brings the answer.
-            stream.number = number
-            self._streams[number] = stream
-            return Call(number, session, "generate", {"request": request}, self._taken())
-
+        number = self.channel.number()
+        # Registered before it is asked for: chunks may be in the frame that brings the answer.
+        stream = self._streams[number] = RemoteStream(self, number)
         try:
-            await self._ask(start)
+            await self._ask(Call(number, session, "generate", {"request": request}, self._taken()))
         except BaseException:
-            self._streams.pop(stream.number, None)
+            self._streams.pop(number, None)
             raise
         return stream
 
-    async def _ask(self, message: Callable[[int], Open | Call]) -> Any:
+    async def _ask(self, message: Open | Call) -> Any:
         """Send and wait for the answer. Cancelling this gives the call up on the other side too."""
-        if self._lost is not None or self._closing:
-            raise self._gone()
-        number = next(self._numbers)
-        frame = wire.dump(wire.message_body(message(number)))
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
-        self.link.send(frame)
-        if self.link.behind:
-            await self.link.writable()
         try:
-            return await answer
+            return await self.channel.ask(message.id, wire.message_body(message))
         except asyncio.CancelledError:
-            self.give_up(number)
+            self.give_up(message.id)
             raise
-        finally:
-            self._waiting.pop(number, None)
-
-    def _gone(self) -> EngineLost:
-        return EngineLost(self._lost.detail if self._lost else "the connection was closed by this program")
 
     def give_up(self, number: int, taken: int = 0) -> None:
         """Tell the engine that nobody waits for *number* any more; of a stream *taken* tokens were taken."""
         self._streams.pop(number, None)
-        self.link.send(wire.dump(wire.message_body(Cancel(number, taken))))
+        self.channel.send(wire.message_body(Cancel(number, taken)))
 
-    # Answers
+    # What comes
 
-    def _on_frame(self, link: Link, frame: Frame) -> None:
-        if not self._greeting.done() and isinstance(frame.body, dict):
-            message = wire.read_message(frame.body)
-            self._greeting.set_result(message.version if isinstance(message, Hello) else None)
-            return
-        try:
-            for item in frame.body:
-                self._on_item(item, frame.tail)
-        except (TypeError, ValueError, IndexError) as error:
-            raise WireError(f"an item that cannot be read: {error}") from error
-
-    def _on_item(self, item: list[Any], tail: memoryview) -> None:
-        kind, number, *rest = item
-        if number == 0 and kind == "e":
-            self._farewell = wire.read_error(*rest).detail
-            return
+    def _on_item(self, kind: str, number: Any, rest: list[Any], tail: memoryview) -> None:
         if kind == "c":
             stream = self._streams.get(number)
             if stream is not None:
                 stream.put(wire.load_value(rest[0], tail))
-            return
-        if kind not in ("r", "e"):
+        elif kind != "e":
             raise WireError(f"an item of kind {kind!r}")
-        waiting = self._waiting.get(number)
-        if waiting is not None and not waiting.done():
-            if kind == "r":
-                waiting.set_result(wire.load_value(rest[0], tail))
-            else:
-                waiting.set_exception(wire.read_error(*rest))
-        elif kind == "e" and number in self._streams:
+        elif number in self._streams:
             self._streams.pop(number).fail(wire.read_error(*rest))
 
-    def _on_lost(self, link: Link, reason: str) -> None:
-        if not self._closing:
-            self._end = asyncio.get_running_loop().create_task(self._explain(reason))
-
-    async def _explain(self, reason: str) -> None:
-        await self._finish(EngineLost(self._farewell) if self._farewell else await self._why(reason))
-
-    async def _finish(self, error: EngineLost) -> None:
-        """Everything that still waits ends with *error*."""
-        self._lost = self._lost or error
-        if not self._greeting.done():
-            self._greeting.set_exception(error)
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(EngineLost(error.detail))
+    def _on_over(self, text: str) -> None:
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            stream.fail(EngineLost(error.detail))
+            stream.fail(EngineLost(text))
 
 
 class RemoteStream(AsyncStream):
     """Chunks as they came. What is not yet taken is kept: at most one generation, which the longest context bounds."""
 
-    def __init__(self, engine: RemoteEngine) -> None:
-        self.number = 0
-        self._engine = engine
+    def __init__(self, engine: RemoteEngine, number: int) -> None:
+        self._engine, self._number = engine, number
         self._chunks: deque[Chunk] = deque()
         self._error: EngineError | None = None
         self._taken = self._told = 0
@@ -231,7 +147,7 @@ class RemoteStream(AsyncStream):
     def cancel(self) -> None:
         if not self._ended and self._error is None:
             self._chunks.clear()
-            self._engine.give_up(self.number, self._taken)
+            self._engine.give_up(self._number, self._taken)
             self.fail(Cancelled("the stream was closed"))
 
     async def __anext__(self) -> Chunk:
@@ -247,7 +163,7 @@ class RemoteStream(AsyncStream):
         self._taken += len(chunk.tokens)
         if chunk.finish is not None:
             self._ended = True
-            self._engine.give_up(self.number, wire.READ_OUT)
+            self._engine.give_up(self._number, wire.READ_OUT)
         return chunk
 
 
@@ -415,7 +331,7 @@ class RemoteSession(AsyncSession):
 
     async def close(self) -> None:
         """Free it on the other side; with a lost engine there is nothing to free."""
-        if not self._closed and self._engine.link.open:
+        if not self._closed and self._engine.channel.open:
             self._closed = True
             await self._call("close")
 

@@ -7,7 +7,6 @@ Streams of a client that is behind wait; their generations go on, and end at the
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import traceback
 from collections.abc import Coroutine
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bakehouse.engine import wire
+from bakehouse.engine.channel import Listener, greet
 from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, EngineLost, LimitExceeded, NotFound
 from bakehouse.engine.handle import Engine, Handle, HandleStream
 from bakehouse.engine.link import Link
@@ -26,41 +26,23 @@ MAX_CALLS = 4096
 _BATCH_BYTES = 4 * 2**20
 
 
-class Server:
+class Server(Listener["Client"]):
     """Serves *engine* at *path*, readable by this user only. Does not close the engine."""
 
     def __init__(self, engine: Engine, path: Path, patience: float = 60.0) -> None:
+        super().__init__(path)
         self.engine = engine
-        self.stopping = False
-        self._path, self._patience = path, patience
-        self._clients: set[Client] = set()
-        self._listener: asyncio.Server | None = None
+        self._patience = patience
 
-    async def start(self) -> None:
-        """Listen. Raises OSError where the path cannot be bound."""
-        loop = asyncio.get_running_loop()
-        before = os.umask(0o177)
-        try:
-            self._listener = await loop.create_unix_server(self._connected, str(self._path))
-        finally:
-            os.umask(before)
-
-    def _connected(self) -> Link:
-        client = Client(self)
-        self._clients.add(client)
-        return client.link
+    def new_client(self) -> Client:
+        return Client(self)
 
     def new_link(self, client: Client) -> Link:
         return Link(client.on_frame, client.on_lost, self._patience, _farewell)
 
-    def forget(self, client: Client) -> None:
-        self._clients.discard(client)
-
     async def close(self, drain: float = 0.0) -> None:
         """Take no new work, wait up to *drain* seconds for what runs, then end all connections. May be repeated."""
-        self.stopping = True
-        if self._listener is not None:
-            self._listener.close()
+        self.stop_listening()
         clients = list(self._clients)
         running = [task for client in clients for task in client.tasks]
         if running and drain > 0:
@@ -93,27 +75,18 @@ class Client:
     # What comes
 
     def on_frame(self, link: Link, frame: Frame) -> None:
-        message = wire.read_message(frame.body)
         if not self._greeted:
-            self._greet(message)
-        elif isinstance(message, Cancel):
+            greet(link, frame.body, wire.VERSION, "engine")
+            self._greeted = True
+            return
+        message = wire.read_message(frame.body)
+        if isinstance(message, Cancel):
             # In its turn: calls that came before it start at the next turn of the loop.
             asyncio.get_running_loop().call_soon(self._cancel, message)
         elif isinstance(message, Hello):
             raise WireError("a second hello")
         else:
             self._start(message)
-
-    def _greet(self, message: wire.Message) -> None:
-        if not isinstance(message, Hello):
-            raise WireError("the first message is a hello")
-        uid = self.link.peer_uid
-        if uid is not None and uid not in (0, os.getuid()):
-            raise WireError("the socket is of another user")
-        self.link.send(wire.dump(wire.message_body(Hello(wire.VERSION))))
-        if message.version != wire.VERSION:
-            self.link.close(f"the client speaks version {message.version}, the engine {wire.VERSION}")
-        self._greeted = True
 
     def _start(self, message: Open | Call) -> None:
         if message.id < 1 or message.id in self._running:

@@ -23,11 +23,12 @@ from typing import Any
 
 import orjson
 
+from bakehouse.engine.channel import Why
 from bakehouse.engine.errors import EngineError, EngineLost
 from bakehouse.engine.face import AsyncEngine, AsyncSession
 from bakehouse.engine.launching import Config
 from bakehouse.engine.params import ModelInfo
-from bakehouse.engine.remote import RemoteEngine, Why
+from bakehouse.engine.remote import RemoteEngine
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.engine.wire import read_error
 
@@ -169,7 +170,7 @@ class EngineProcess(AsyncEngine):
         """A connection to the process: another one where the last was cut off. None when the process is just dying."""
         async with self._connecting:
             child, engine = self._child, self._engine
-            if child is None or engine is None or engine.link.open:
+            if child is None or engine is None or engine.channel.open:
                 return engine
             if await child.ended(_EXIT_PATIENCE):
                 return None

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from bakehouse.engine.errors import EngineLost
-from bakehouse.engine.link import Link
-from bakehouse.engine.wire import Frame
+from bakehouse.engine.channel import Channel, Peer, Why
 from bakehouse.inferlets import wire
 from bakehouse.inferlets.base import Launch, Outcome
 from bakehouse.inferlets.errors import InferletError
 from bakehouse.inferlets.wire import WireError
-
-#: Says why the connection ended, once that is known.
-Why = Callable[[str], Awaitable[EngineLost]]
 
 _QUESTIONS = 3
 """So many stay unanswered before a host is silent: when the machine wakes from a sleep, the first one seems to be."""
@@ -79,56 +73,34 @@ class End:
 Event = Message | File | Output | End
 
 
-async def _closed_without_more(reason: str) -> EngineLost:
-    return EngineLost("the inferlet host closed the connection" + (f": {reason}" if reason else ""))
+PEER = Peer("inferlet host", wire.VERSION, lost=HostLost, silent=HostSilent, read_error=wire.read_error)
 
 
 class RemoteHost:
     """Made by `connect`. Every call may raise `HostLost`, and what the host itself answers."""
 
-    def __init__(self, why: Why) -> None:
-        self._link = Link(self._on_frame, self._on_lost)
-        self._why = why
-        self._numbers = count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+    def __init__(self, why: Why | None) -> None:
+        self._channel = Channel(PEER, self._on_item, self._on_over, why)
         self._instances: dict[str, RemoteInstance] = {}
-        self._greeting: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._closing = False
-        self._farewell = ""
-        self._lost: HostLost | None = None
-        self._over = asyncio.Event()
-        self._end: asyncio.Task[None] | None = None
 
     @classmethod
-    async def connect(cls, path: Path, why: Why = _closed_without_more, timeout: float = 30.0) -> RemoteHost:
+    async def connect(cls, path: Path, why: Why | None = None, timeout: float = 30.0) -> RemoteHost:
         """Connect to the host that listens at *path*.
 
         Raises `HostLost` where none does, or one of another version; `HostSilent` after *timeout* seconds.
         """
         host = cls(why)
-        try:
-            await asyncio.get_running_loop().create_unix_connection(lambda: host._link, str(path))
-        except OSError as error:
-            raise HostLost(f"no inferlet host listens at {path}: {error.strerror or error}") from error
-        host._send({"t": "hello", "version": wire.VERSION})
-        try:
-            version = await asyncio.wait_for(host._greeting, timeout)
-        except TimeoutError:
-            await host.close()
-            raise HostSilent(f"the inferlet host at {path} did not answer in {timeout:g} s") from None
-        if version != wire.VERSION:
-            await host.close()
-            raise HostLost(f"the inferlet host at {path} speaks version {version}, this program {wire.VERSION}")
+        await host._channel.connect(path, timeout)
         return host
 
     @property
     def open(self) -> bool:
         """Whether calls can be made."""
-        return self._lost is None and not self._closing and self._link.open
+        return self._channel.open
 
     async def ended(self) -> None:
         """Wait until the connection is over, however it ended."""
-        await self._over.wait()
+        await self._channel.over()
 
     async def watch(self, silence: float) -> None:
         """The same. Raises `HostSilent` when the host has answered nothing for *silence* seconds."""
@@ -145,7 +117,7 @@ class RemoteHost:
                 continue
             missed = 0
             with suppress(TimeoutError):  # it is time for the next question
-                await asyncio.wait_for(self._over.wait(), pause)
+                await asyncio.wait_for(self.ended(), pause)
         await self.ended()
 
     # Programs
@@ -192,9 +164,7 @@ class RemoteHost:
 
     async def close(self) -> None:
         """Close the connection; the host ends what was launched over it."""
-        self._closing = True
-        self._link.close()
-        self._finish(HostLost("the connection was closed by this program"))
+        self._channel.close()
 
     # Asking
 
@@ -202,43 +172,15 @@ class RemoteHost:
         return await self._ask(name, {"instance": instance, **told})
 
     async def _ask(self, name: str, told: dict[str, Any]) -> Any:
-        if not self.open:
-            raise HostLost(self._lost.detail if self._lost else "the connection to the inferlet host is closed")
-        number = next(self._numbers)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = answer
-        try:
-            self._send({"t": name, "id": number, **told})
-            if self._link.behind:
-                await self._link.writable()
-            return await answer
-        finally:
-            self._waiting.pop(number, None)
-
-    def _send(self, body: dict[str, Any]) -> None:
-        self._link.send(wire.dump(body))
+        number = self._channel.number()
+        return await self._channel.ask(number, {"t": name, "id": number, **told})
 
     def took(self, instance: str, count: int) -> None:
-        if self.open:
-            self._send({"t": "taken", "instance": instance, "count": count})
+        self._channel.send({"t": "taken", "instance": instance, "count": count})
 
-    # Answers
+    # What comes
 
-    def _on_frame(self, link: Link, frame: Frame) -> None:
-        if not self._greeting.done() and isinstance(frame.body, dict):
-            self._greeting.set_result(int(frame.body.get("version") or 0))
-            return
-        try:
-            for item in frame.body:
-                self._on_item(item, frame.tail)
-        except (TypeError, ValueError, IndexError) as error:
-            raise WireError(f"an item that cannot be read: {error}") from error
-
-    def _on_item(self, item: list[Any], tail: memoryview) -> None:
-        kind, which, *rest = item
-        if kind in ("r", "e"):
-            self._answer(kind, which, rest, tail)
-            return
+    def _on_item(self, kind: str, which: Any, rest: list[Any], tail: memoryview) -> None:
         instance = self._instances.get(which)
         if instance is None:
             return  # its launch was given up
@@ -254,37 +196,10 @@ class RemoteHost:
         else:
             raise WireError(f"an item of kind {kind!r}")
 
-    def _answer(self, kind: str, number: int, rest: list[Any], tail: memoryview) -> None:
-        if kind == "e" and number == 0:
-            self._farewell = wire.read_error(*rest).detail
-            return
-        waiting = self._waiting.get(number)
-        if waiting is None or waiting.done():
-            return
-        if kind == "r":
-            waiting.set_result(wire.load_value(rest[0], tail))
-        else:
-            waiting.set_exception(wire.read_error(*rest))
-
-    def _on_lost(self, link: Link, reason: str) -> None:
-        if not self._closing:
-            self._end = asyncio.get_running_loop().create_task(self._explain(reason))
-
-    async def _explain(self, reason: str) -> None:
-        self._finish(HostLost(self._farewell or (await self._why(reason)).detail))
-
-    def _finish(self, error: HostLost) -> None:
-        """Everything that still waits ends with *error*."""
-        self._lost = self._lost or error
-        self._over.set()
-        if not self._greeting.done():
-            self._greeting.set_exception(error)
-        for answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(HostLost(error.detail))
+    def _on_over(self, text: str) -> None:
         instances, self._instances = self._instances, {}
         for instance in instances.values():
-            instance.put(End(Outcome(), error))
+            instance.put(End(Outcome(), HostLost(text)))
 
 
 class RemoteInstance:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 import traceback
@@ -13,6 +12,7 @@ from pathlib import Path
 from threading import Condition
 from typing import Any, Literal
 
+from bakehouse.engine.channel import Listener, greet
 from bakehouse.engine.errors import EngineError, LimitExceeded
 from bakehouse.engine.link import Link
 from bakehouse.engine.wire import Frame
@@ -30,38 +30,19 @@ _LOOK = 0.5
 """Seconds after which it looks whether it is to end meanwhile, of which nobody tells it here."""
 
 
-class HostServer:
+class HostServer(Listener["_Client"]):
     """Serves *host* and *programs* at *path*, to this user only. Closes neither."""
 
     def __init__(self, host: InferletHost, programs: ProgramStore, path: Path) -> None:
+        super().__init__(path)
         self.host, self.programs = host, programs
-        self.stopping = False
-        self._path = path
-        self._clients: set[_Client] = set()
-        self._listener: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen. Raises OSError where the path cannot be bound."""
-        before = os.umask(0o177)
-        try:
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_unix_server(self._connected, str(self._path))
-        finally:
-            os.umask(before)
-
-    def _connected(self) -> Link:
-        client = _Client(self)
-        self._clients.add(client)
-        return client.link
-
-    def forget(self, client: _Client) -> None:
-        self._clients.discard(client)
+    def new_client(self) -> _Client:
+        return _Client(self)
 
     async def close(self) -> None:
         """End all connections, and with them what was launched over them. May be repeated."""
-        self.stopping = True
-        if self._listener is not None:
-            self._listener.close()
+        self.stop_listening()
         for client in list(self._clients):
             client.end("the inferlet host is stopping")
         self._path.unlink(missing_ok=True)
@@ -86,11 +67,12 @@ class _Client:
 
     def _on_frame(self, link: Link, frame: Frame) -> None:
         body = frame.body
+        if not self._greeted:
+            greet(link, body, wire.VERSION, "host")
+            self._greeted = True
+            return
         if not isinstance(body, dict):
             raise WireError("a message is a JSON object")
-        if not self._greeted:
-            self._greet(body)
-            return
         name = wire.text_of(body, "t")
         if name == "taken":
             self._taken(body)
@@ -104,15 +86,6 @@ class _Client:
         task = self._loop.create_task(self._answered(number, method(body)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _greet(self, body: dict[str, Any]) -> None:
-        uid = self.link.peer_uid
-        if body.get("t") != "hello" or (uid is not None and uid not in (0, os.getuid())):
-            raise WireError("the first message is a hello of the same user")
-        self.link.send(wire.dump({"t": "hello", "version": wire.VERSION}))
-        if body.get("version") != wire.VERSION:
-            self.link.close(f"the client speaks version {body.get('version')}, the host {wire.VERSION}")
-        self._greeted = True
 
     def _taken(self, body: dict[str, Any]) -> None:
         outlet = self._outlets.get(str(body.get("instance")))

@@ -69,14 +69,15 @@ async def test_an_engine_that_keeps_dying_is_given_up_and_says_its_last_words() 
         assert [model.name for model in await engine.models()] == ["dummy"]
 
 
-async def test_a_connection_that_is_cut_is_made_again() -> None:
+async def test_a_connection_that_is_cut_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bakehouse.engine.supervise._EXIT_PATIENCE", 0.5)
     async with EngineProcess([SPEC], QUICK) as engine:
         await engine.start()
         pid, remote = engine.pid, engine._engine
         session = await engine.open("dummy", "ada")
         assert remote is not None
-        assert remote.link._transport is not None
-        remote.link._transport.abort()
+        assert remote.channel.link._transport is not None
+        remote.channel.link._transport.abort()
         with pytest.raises(EngineLost):
             await session.encode("x")
         async with await engine.open("dummy", "ada") as again:

@@ -172,8 +172,8 @@ async def test_a_client_that_vanishes_leaves_nothing(server: Server, served: Ser
         )
         await anext(stream)
     assert served.planner.pages.held > 0
-    assert engine.link._transport is not None
-    engine.link._transport.abort()
+    assert engine.channel.link._transport is not None
+    engine.channel.link._transport.abort()
     await until(lambda: served.planner.pages.held == 0 and not server._clients)
     with pytest.raises(EngineLost):
         await session.encode("x")
@@ -248,7 +248,7 @@ async def test_too_many_calls_at_once_are_refused(server: Server, monkeypatch: p
 async def test_a_step_of_many_streams_is_one_frame(server: Server) -> None:
     engine = await RemoteEngine.connect(path_of(server))
     frames = 0
-    take = engine.link._on_frame
+    take = engine.channel.link._on_frame
 
     def counted(link: Any, frame: Any) -> None:
         nonlocal frames
@@ -261,7 +261,7 @@ async def test_a_step_of_many_streams_is_one_frame(server: Server) -> None:
             await session.generate(GenerateRequest(context=at, sampler=GREEDY, max_tokens=100, stop=NO_STOP))
             for at in contexts
         ]
-        engine.link._on_frame = counted
+        engine.channel.link._on_frame = counted
 
         async def read(stream: Any) -> int:
             return len([chunk async for chunk in stream])

@@ -69,10 +69,11 @@ async def test_it_says_when_it_is_up(node: Node) -> None:
     assert [model.name for model in await node.engine.models()] == ["tiny"]
 
 
-async def test_a_connection_that_breaks_is_made_again(node: Node) -> None:
+async def test_a_connection_that_breaks_is_made_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bakehouse.engine.supervise._EXIT_PATIENCE", 0.5)
     await until_up(node)
     pid, before = node.pid, await node.host()
-    before._link.close("a fault")
+    before._channel.link.close("a fault")
     async with asyncio.timeout(30):
         await before.ended()
         up = asyncio.Event()
@@ -126,7 +127,7 @@ async def test_one_that_hangs_before_it_is_connected_to_is_killed_too(
         pid, before = node.pid, await node.host()
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
-        before._link.close("a fault")
+        before._channel.link.close("a fault")
         async with asyncio.timeout(30):
             await before.ended()
         await until_up(node)
