@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
+from bakehouse.engine.aside import Workers
 from bakehouse.engine.counters import Counters
 from bakehouse.engine.courier import Courier, Job
 from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, EngineLost, Locked, StepFailed
@@ -99,7 +100,7 @@ class EngineLoop:
         self._step_s = 0.0
         self._max_failures = max_failures
         self._pool = ThreadPoolExecutor(mask_workers, thread_name_prefix=f"masks-{name}")
-        self._aside = ThreadPoolExecutor(ASIDE_WORKERS, thread_name_prefix=f"aside-{name}")
+        self._aside = Workers(ASIDE_WORKERS, f"aside-{name}")
         self._courier = Courier(name)
         self._thread = threading.Thread(target=self._run, name=f"engine-{name}", daemon=True)
 
@@ -186,11 +187,11 @@ class EngineLoop:
             self._wake.notify()
         return call.future
 
-    def run_aside(self, function: Callable[[], T]) -> Future[T]:
-        """Run *function* on a worker thread, beside the model."""
+    def run_aside(self, owner: str, function: Callable[[], T]) -> Future[T]:
+        """Run *function* on a worker thread, beside the model, when it is *owner*'s turn."""
         with self.lock:
             self._check_alive()
-            return self._aside.submit(function)
+            return self._aside.run(owner, function)
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start and gauges of now, as numbers by name."""
@@ -226,7 +227,7 @@ class EngineLoop:
                 self._thread.join()
         self._courier.stop()
         self._pool.shutdown()
-        self._aside.shutdown(cancel_futures=True)
+        self._aside.shutdown()
 
     def _cancel_everything(self) -> None:
         for job in self._all_jobs():

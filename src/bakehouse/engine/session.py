@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.generate import Generation, Surroundings
@@ -85,7 +86,7 @@ class Session(ContextCalls, MatcherCalls, AdapterCalls):
             max_context=self.model.max_context,
             seed=_seed(request.sampler),
             stream=next(self._served.stream_ids),
-            aside=self._loop.run_aside,
+            aside=partial(self._loop.run_aside, self.owner),
             mask=mask,
             matcher=matcher,
             decoder=self._decoder_for(decode) if decode else None,

@@ -57,7 +57,7 @@ class AdapterCalls(SessionBase):
 
     def save_adapter(self, adapter: int, path: str) -> Future[None]:
         table, folder = self._adapters(), _folder(path)
-        return self._loop.run_aside(lambda: table.save(adapter, folder))
+        return self._loop.run_aside(self.owner, lambda: table.save(adapter, folder))
 
     def initialize_zo(self, adapter: int, params: ZoParams) -> Future[None]:
         return self._change(adapter, lambda table: table.initialize_zo(adapter, params, self.program))
@@ -76,7 +76,7 @@ class AdapterCalls(SessionBase):
             change = prepare(table)
             self._change(adapter, lambda table: change()).result()
 
-        return self._loop.run_aside(run)
+        return self._loop.run_aside(self.owner, run)
 
     def _change(self, adapter: int, change: Callable[[AdapterTable], None]) -> Future[None]:
         table = self._adapters()

@@ -18,7 +18,7 @@ class MatcherCalls(SessionBase):
 
     def compile(self, grammar: GrammarSpec) -> Future[Matcher]:
         """Compile on a worker thread, into the cache."""
-        return self._loop.run_aside(lambda: self._served.grammars.matcher(grammar, self.owner))
+        return self._loop.run_aside(self.owner, lambda: self._served.grammars.matcher(grammar, self.owner))
 
     def create_matcher(self, grammar: GrammarSpec) -> Future[int]:
         """Compiles on a worker thread."""
@@ -43,7 +43,7 @@ class MatcherCalls(SessionBase):
                 self._matchers[identity] = Held(matcher)
             return identity
 
-        return self._loop.run_aside(compile_)
+        return self._loop.run_aside(self.owner, compile_)
 
     def matcher_mask(self, matcher: int) -> Brle:
         return brle.from_bits(self.matcher_bits(matcher), self.model.vocab_size)

@@ -296,7 +296,7 @@ def test_a_mask_source_that_fails_breaks_its_own_request_only(gated, monkeypatch
 
     with Session(served, "ada") as session:
         good = session.generate(GenerateRequest(context=text_context(session, "ok "), sampler=GREEDY, max_tokens=9))
-        monkeypatch.setattr(served.grammars, "matcher", lambda spec: Broken())
+        monkeypatch.setattr(served.grammars, "matcher", lambda spec, owner: Broken())
         bad = session.generate(
             GenerateRequest(context=text_context(session, "not "), grammar=GrammarSpec("regex", "[ab]+"))
         )
