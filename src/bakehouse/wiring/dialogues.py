@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bakehouse.api.inferlets import Inferlets, Link
-from bakehouse.api.inferlets.base import Frame
 from bakehouse.core.errors import TooMany, Unauthorized, Unavailable
 from bakehouse.core.identity import Caller
 from bakehouse.inferlets.remote import HostLost
-from bakehouse.inferlets.talk import RemoteDialogue
+from bakehouse.inferlets.talk import Frame, RemoteDialogue, Wire
 from bakehouse.service.keys import Keys
 from bakehouse.wiring.node import DIALOGUE_SOCKET
 from bakehouse.wiring.nodes import Node
@@ -88,16 +87,9 @@ class _Placed(Link):
 
     def __init__(self, dialogue: Link, places: Counter[str], owner: str) -> None:
         self._dialogue, self._places, self._owner = dialogue, places, owner
-        self._closed = False
 
-    async def feed(self, frame: Frame) -> None:
-        await self._dialogue.feed(frame)
-
-    async def take(self) -> list[Frame]:
-        return await self._dialogue.take()
-
-    async def close(self) -> None:
-        if not self._closed:
-            self._closed = True
+    async def talk(self, wire: Wire, first: Frame | None) -> None:
+        try:
+            await self._dialogue.talk(wire, first)
+        finally:
             self._places[self._owner] -= 1
-            await self._dialogue.close()

@@ -17,6 +17,8 @@ from bakehouse.settings import Settings
 
 #: Where clients have keys. By name: it needs a library that is not always there.
 SOCKETS = "bakehouse.wiring.sockets:GreetingProtocol"
+#: Where they need none.
+OPEN_SOCKETS = "bakehouse.wiring.sockets:DirectProtocol"
 
 
 def new_loop() -> asyncio.AbstractEventLoop:

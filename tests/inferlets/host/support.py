@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import wasmtime
 
 from bakehouse.inferlets.base import Launch, Limits, Outcome, Outlet
+from bakehouse.inferlets.dialogue import Dialogue, Frame
 
 MANIFEST = '[package]\nname = "{name}"\nversion = "{version}"\n'
 
@@ -123,3 +125,13 @@ class Failing(Outlet):
     def _fail(self) -> None:
         self.told += 1
         raise RuntimeError("an outlet that fails")
+
+
+async def taken(dialogue: Dialogue) -> list[Frame]:
+    """The next frames for its client, as soon as there are some."""
+    news = asyncio.Event()
+    dialogue.listen(news.set)
+    while not (frames := dialogue.take()):
+        await news.wait()
+        news.clear()
+    return frames

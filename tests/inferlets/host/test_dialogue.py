@@ -18,7 +18,7 @@ from bakehouse.inferlets.errors import NoSuchProgram
 from bakehouse.inferlets.host import InferletHost
 from bakehouse.inferlets.mcp import ConfiguredMcp
 from bakehouse.inferlets.processes import Processes
-from tests.inferlets.host.support import Seen, launch
+from tests.inferlets.host.support import Seen, launch, taken
 from tests.support.waiting import wait_until
 
 
@@ -36,7 +36,7 @@ class Talk:
 
     async def ask(self, op: str, **fields: Any) -> int:
         self._count += 1
-        await self.dialogue.feed(json.dumps({"id": self._count, "op": op, **fields}))
+        self.dialogue.feed(json.dumps({"id": self._count, "op": op, **fields}))
         return self._count
 
     async def call(self, interface: str, method: str, *arguments: Any) -> int:
@@ -46,7 +46,7 @@ class Talk:
         """Read until it is there."""
         async with asyncio.timeout(20):
             while number not in self._answers:
-                for frame in await self.dialogue.take():
+                for frame in await taken(self.dialogue):
                     found = json.loads(frame)
                     self._answers[found.get("id")] = found
         return self._answers[number]

@@ -18,7 +18,7 @@ from bakehouse.inferlets.errors import BadProgram, NoSuchProgram, Refused
 from bakehouse.inferlets.programs import Program, ProgramStore, Ref
 from bakehouse.inferlets.sandbox import Sandbox
 from bakehouse.inferlets.versions import Version
-from tests.inferlets.host.support import manifest, small
+from tests.inferlets.host.support import manifest, small, taken
 
 Opened = Callable[[], ProgramStore]
 
@@ -169,12 +169,12 @@ async def test_others_do_not_wait_behind_those_who_install(
     for at in range(40):
         wasm = small(f"{at:02}")
         for frame in with_bytes({"id": at, "op": "install", "manifest": manifest(f"p{at}")}, wasm):
-            await dialogue.feed(frame)
+            dialogue.feed(frame)
     await asyncio.wait_for(asyncio.to_thread(store.list, "ada"), 10)
     go.set()
     answers: list[Frame] = []
     while len(answers) < 40:
-        answers += await asyncio.wait_for(dialogue.take(), 10)
+        answers += await asyncio.wait_for(taken(dialogue), 10)
     assert most == room.INSTALLING and len(refs(store)) == 40
     store.installers.shutdown()
 

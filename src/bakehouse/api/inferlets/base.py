@@ -6,21 +6,17 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from bakehouse.core.identity import Caller
+from bakehouse.inferlets.talk import Frame, Wire
 
-Frame = str | bytes
+#: The extension of a WebSocket's scope that is the `Wire` to its client.
+WIRE = "bakehouse.wire"
 
 
 class Link(Protocol):
     """One client's dialogue."""
 
-    async def feed(self, frame: Frame) -> None:
-        """What the client sent. Waits while too much of what it asked is unanswered."""
-
-    async def take(self) -> list[Frame]:
-        """What is to be sent to it, as soon as there is something; nothing at the dialogue's end."""
-
-    async def close(self) -> None:
-        """The client is gone. May be repeated."""
+    async def talk(self, wire: Wire, first: Frame | None) -> None:
+        """Until the client is gone, or the dialogue's host. The frame *first* was read before; to be called once."""
 
 
 class Inferlets(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
 import orjson
@@ -13,7 +12,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from bakehouse.api.common import problem
-from bakehouse.api.inferlets.base import Frame, Inferlets, Link
+from bakehouse.api.inferlets.base import WIRE, Inferlets
 from bakehouse.core.errors import BakehouseError, Forbidden, Unauthorized
 from bakehouse.core.identity import Caller
 
@@ -42,7 +41,7 @@ async def talk(socket: WebSocket) -> None:
         return
     await socket.accept()
     try:
-        first: Frame | None = None
+        first: str | None = None
         if caller is None:
             caller, first = await _greeted(socket, inferlets)
         link = await inferlets.open(caller)
@@ -51,7 +50,7 @@ async def talk(socket: WebSocket) -> None:
     except WebSocketDisconnect:
         return
     else:
-        await _converse(socket, link, first)
+        await link.talk(socket.scope["extensions"][WIRE], first)
 
 
 def _bearer(socket: WebSocket) -> str | None:
@@ -99,41 +98,3 @@ async def _leave(socket: WebSocket, error: BakehouseError) -> None:
     told = {"id": None, "error": {"code": error.code, "message": error.detail}}
     await socket.send_text(orjson.dumps(told).decode())
     await socket.close(UNAUTHORIZED if error.status in (401, 403) else BUSY, error.code)
-
-
-async def _converse(socket: WebSocket, link: Link, first: Frame | None) -> None:
-    tasks = {asyncio.ensure_future(_read(socket, link, first)), asyncio.ensure_future(_write(socket, link))}
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await link.close()
-        for task in tasks:
-            task.cancel()
-        ends = await asyncio.gather(*tasks, return_exceptions=True)
-    for end in ends:
-        if isinstance(end, Exception) and not isinstance(end, WebSocketDisconnect):
-            raise end
-
-
-async def _read(socket: WebSocket, link: Link, first: Frame | None) -> None:
-    if first is not None:
-        await link.feed(first)
-    receive = socket.receive
-    while True:
-        event = await receive()
-        if event["type"] == "websocket.disconnect":
-            return
-        text = event.get("text")
-        await link.feed(event["bytes"] if text is None else text)
-
-
-async def _write(socket: WebSocket, link: Link) -> None:
-    while frames := await link.take():
-        for frame in frames:
-            await socket.send(_event(frame))
-    # The dialogue has ended before its client has: the host behind it is gone.
-    await socket.close(1012, "the inferlet host is stopping")
-
-
-def _event(frame: Frame) -> dict[str, Any]:
-    return {"type": "websocket.send", "text" if isinstance(frame, str) else "bytes": frame}

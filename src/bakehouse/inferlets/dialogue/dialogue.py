@@ -57,9 +57,17 @@ class Dialogue:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open_bytes = 0
 
-    async def feed(self, frame: Frame) -> None:
+    def listen(self, news: Callable[[], None]) -> None:
+        """From now on *news* is called when there is something to `take`, which may be while it is fed."""
+        self._out.listen(news)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it is to be fed no more until its client has read some answers."""
+        return self._out.crowded
+
+    def feed(self, frame: Frame) -> None:
         """Take one frame of the client. Never raises for what is wrong with it: that is its answer."""
-        await self._out.room()
         for found in self._assembly.feed(frame):
             if isinstance(found, BadFrame):
                 self._out.answer(frames.refusal(found.id, found.code, found.detail))
@@ -74,9 +82,9 @@ class Dialogue:
         else:
             self._begin(whole.id, whole, size)
 
-    async def take(self) -> list[Frame]:
-        """The next frames for the client, as soon as there are some; none when the dialogue is closed."""
-        return await self._out.take()
+    def take(self) -> list[Frame]:
+        """The next frames for the client; none where there are none now."""
+        return self._out.take()
 
     async def close(self) -> None:
         """May be repeated."""

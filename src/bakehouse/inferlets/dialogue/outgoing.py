@@ -36,10 +36,18 @@ class Outgoing:
         self._rung: deque[Source] = deque()
         self._due: dict[Source, None] = {}
         self._waking = False
-        self._closed = False
-        self._news = asyncio.Event()
+        self._news: Callable[[], None] = _nobody
         self._room = asyncio.Event()
         self._room.set()
+
+    def listen(self, news: Callable[[], None]) -> None:
+        """From now on *news* is called, by the event loop's thread, when there is something to `take`."""
+        self._news = news
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many answers wait to be sent that no more requests are to be read."""
+        return not self._room.is_set()
 
     def answer(self, *frames: Frame) -> None:
         """Put *frames* in line, together."""
@@ -47,7 +55,7 @@ class Outgoing:
         self._length += sum(map(len, frames))
         if len(self._answers) >= MOST or self._length >= MOST_LENGTH:
             self._room.clear()
-        self._news.set()
+        self._news()
 
     def post(self, frame: Frame) -> None:
         """`answer`, from any thread."""
@@ -76,18 +84,10 @@ class Outgoing:
         self._waking = False
         while self._rung:
             self._due[self._rung.popleft()] = None
-        self._news.set()
+        self._news()
 
-    async def take(self) -> list[Frame]:
-        """The next frames to send, some at a time; none at the end."""
-        while True:
-            frames = self._gather()
-            if frames or self._closed:
-                return frames
-            self._news.clear()
-            await self._news.wait()
-
-    def _gather(self) -> list[Frame]:
+    def take(self) -> list[Frame]:
+        """The next frames to send, some at a time; none where there are none now."""
         frames = list(self._answers)
         self._answers.clear()
         self._length = 0
@@ -110,6 +110,9 @@ class Outgoing:
         self._due[source] = None  # it may have more: at the end of the line
 
     def close(self) -> None:
-        self._closed = True
+        self._news = _nobody
         self._room.set()
-        self._news.set()
+
+
+def _nobody() -> None:
+    """Listens."""

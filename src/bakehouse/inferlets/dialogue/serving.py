@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from bakehouse.inferlets.dialogue.base import Desk, Who
-from bakehouse.inferlets.dialogue.dialogue import Dialogue
-from bakehouse.inferlets.talk import ROOM, VERSION, BadStream, read_frame, write_frame
+from bakehouse.inferlets.dialogue.conversation import LocalDialogue
+from bakehouse.inferlets.talk import VERSION, BadStream, Frame, Stream
 
 
 class DialogueServer:
@@ -26,7 +26,8 @@ class DialogueServer:
         """Listen. Raises OSError where the path cannot be bound."""
         before = os.umask(0o177)
         try:
-            self._server = await asyncio.start_unix_server(self._connected, str(self._path), limit=ROOM)
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_unix_server(lambda: Stream(self._connected), str(self._path))
         finally:
             os.umask(before)
 
@@ -39,50 +40,25 @@ class DialogueServer:
         await asyncio.gather(*self._open, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, stream: Stream) -> None:
+        task = asyncio.ensure_future(self._talk(stream))
         self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _talk(self, stream: Stream) -> None:
         try:
-            await self._talk(reader, writer)
-        except (BadStream, ConnectionError, asyncio.IncompleteReadError):
+            await LocalDialogue(self._desk, _who(await stream.first())).talk(stream)
+        except (BadStream, ConnectionError):
             return  # its client is gone
         finally:
-            self._open.discard(task)
-            writer.close()
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        dialogue = Dialogue(self._desk, _who(await reader.readline()))
-        tasks = {asyncio.ensure_future(_feed(reader, dialogue)), asyncio.ensure_future(_send(dialogue, writer))}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await dialogue.close()
-            for task in tasks:
-                task.cancel()
-            ends = await asyncio.gather(*tasks, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            await stream.end(1000, "")
 
 
-async def _feed(reader: asyncio.StreamReader, dialogue: Dialogue) -> None:
-    while True:
-        await dialogue.feed(await read_frame(reader))
-
-
-async def _send(dialogue: Dialogue, writer: asyncio.StreamWriter) -> None:
-    while frames := await dialogue.take():
-        for frame in frames:
-            write_frame(writer, frame)
-        await writer.drain()
-
-
-def _who(line: bytes) -> Who:
+def _who(frame: Frame) -> Who:
     try:
-        told: dict[str, Any] = orjson.loads(line)
+        told: dict[str, Any] = orjson.loads(frame)
         if told["version"] != VERSION:
             raise BadStream(f"the client speaks version {told['version']}, this end {VERSION}")
         return Who(str(told["owner"]), str(told["username"]), frozenset(map(str, told["scopes"])))
     except (ValueError, KeyError, TypeError) as error:
-        raise BadStream(f"a first line that cannot be read: {error}") from error
+        raise BadStream(f"a first frame that cannot be read: {error}") from error
