@@ -1,4 +1,4 @@
-"""``python -m bakehouse.wiring.bake SOURCE OUT CACHE``: build one inferlet, in a process that can be confined."""
+"""``python -m bakehouse.wiring.bake SOURCE OUT CACHE LENT``: build one inferlet, in a process that can be confined."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PROBLEM = "problem: "
 
 
 def main() -> int:
-    source, out, cache = map(Path, sys.argv[1:])
+    source, out, cache, lent = map(Path, sys.argv[1:])
     try:
         from bakehouse.inferlets.bakery import BadProject, BuildFailed, build
     except ModuleNotFoundError as error:
         print(f"{PROBLEM}{error.name} is not installed; pip install 'bakehouse[inferlets]' brings it")
         return 1
     try:
-        built = build(source, out, cache=cache, say=lambda text: print(text, flush=True))
+        built = build(source, out, cache=cache, lent=lent, say=lambda text: print(text, flush=True))
     except BadProject as error:
         for problem in error.problems:
             print(f"{PROBLEM}{problem}")

@@ -25,7 +25,7 @@ from bakehouse.inferlets.remote import HostLost
 from bakehouse.llm.base import InferletSettings, Node
 from bakehouse.settings import Settings
 from bakehouse.wiring.bake import PROBLEM
-from bakehouse.wiring.chosen import instance_limits, owner_limits
+from bakehouse.wiring.chosen import FOLDER, instance_limits, owner_limits
 
 _BUILD_SECONDS = 600.0
 _NODES = 3
@@ -111,6 +111,8 @@ class InferletBuilder:
     ) -> None:
         self._builder, self._node, self._spawn = builder, node, spawn
         self._cache, self._temp = home / "cache" / "bakery", home / "tmp" / "builds"
+        # What `bakery build` made here. It reads nothing of ours in turn: users' builds may write to our cache.
+        self._lent = home / FOLDER / "bakery"
         self._uv_cache = home / "cache" / "uv"
         self._environ = build_environ(environ)
 
@@ -152,8 +154,9 @@ class InferletBuilder:
             await asyncio.shield(asyncio.to_thread(remove_tree, temp))
 
     async def _bake(self, app_dir: Path, wasm: Path, temp: Path, log: Log) -> None:
-        cache = self._cache.resolve()  # the isolation knows places, not links to them
-        for folder in (wasm.parent, cache, self._uv_cache):
+        # The isolation knows places, not links to them, and wants those that are there.
+        cache, lent = self._cache.resolve(), self._lent.resolve()
+        for folder in (wasm.parent, cache, lent, self._uv_cache):
             folder.mkdir(parents=True, exist_ok=True)
         env = {
             **self._environ,
@@ -163,11 +166,11 @@ class InferletBuilder:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         process = await self._spawn(
-            [sys.executable, "-m", "bakehouse.wiring.bake", str(app_dir), str(wasm), str(cache)],
+            [sys.executable, "-m", "bakehouse.wiring.bake", str(app_dir), str(wasm), str(cache), str(lent)],
             env=env,
             cwd=temp,
             writable=[temp, cache, self._uv_cache],
-            readable=[app_dir, *_our_code()],
+            readable=[app_dir, lent, *_our_code()],
         )
         async with asyncio.timeout(_BUILD_SECONDS):
             code, last = await run_tool(process, log)

@@ -32,6 +32,17 @@ def test_the_same_again_comes_from_the_cache(tmp_path: Path) -> None:
     assert first.manifest.ref == "tried@0.1.0"
 
 
+def test_what_somebody_else_built_is_taken_and_left_alone(tmp_path: Path) -> None:
+    """A server's builds may read what its owner built by hand."""
+    source = project(tmp_path / "in", {"main.py": f"# {tmp_path}\n"})
+    first = build(source, tmp_path / "a.wasm")
+    again = bakery.build(source, tmp_path / "b.wasm", cache=tmp_path / "own", lent=CACHE / "bakery")
+    assert again.cached
+    assert again.digest == first.digest
+    assert (tmp_path / "a.wasm").read_bytes() == (tmp_path / "b.wasm").read_bytes()
+    assert not (tmp_path / "own").exists()
+
+
 def test_any_change_is_another_build(tmp_path: Path) -> None:
     files = {"main.py": f"# {tmp_path}\nimport lib\n", "lib/__init__.py": "", "lib/data.txt": "1"}
     source = project(tmp_path / "in", files)

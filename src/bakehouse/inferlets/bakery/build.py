@@ -55,20 +55,21 @@ def build(
     *,
     cache: Path,
     compiled: Path | None = None,
+    lent: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Built:
     """Build the project in the folder (or around the file) *source* into the file *out*. Takes seconds; blocks.
 
     *cache* is a folder for what was built before, *compiled* one for machine code (a folder in *cache* if None), which
-    a `Sandbox` may share. *say* gets a line for every step. Raises `BadProject` for what the user can put right,
-    `BuildFailed` otherwise; *out* is then as it was.
+    a `Sandbox` may share; *lent* is somebody else's cache, which is only read. *say* gets a line for every step. Raises
+    `BadProject` for what the user can put right, `BuildFailed` otherwise; *out* is then as it was.
     """
     began = time.monotonic()
     project = read_project(source)
     selection = select(project)
     _check_out(out)
     with tempfile.TemporaryDirectory(prefix="bakery-") as temporary:
-        work = _Work(project, selection, Path(temporary), cache, say)
+        work = _Work(project, selection, Path(temporary), cache, lent, say)
         work.compiled = compiled or cache / "compiled"
         place(work.run(), out)
     return Built(
@@ -103,11 +104,17 @@ class _Work:
     """One build, in the folder *temporary*."""
 
     def __init__(
-        self, project: Project, selection: Selection, temporary: Path, cache: Path, say: Callable[[str], None]
+        self,
+        project: Project,
+        selection: Selection,
+        temporary: Path,
+        cache: Path,
+        lent: Path | None,
+        say: Callable[[str], None],
     ) -> None:
         self._project, self._selection, self._temporary, self._say = project, selection, temporary, say
-        self._components = Cache(cache / "components", ".wasm", kept=16)
-        self._payloads = Cache(cache / "payloads", ".payload", kept=1024)
+        self._components = Cache(cache / "components", ".wasm", kept=16, lent=lent and lent / "components")
+        self._payloads = Cache(cache / "payloads", ".payload", kept=1024, lent=lent and lent / "payloads")
         self.compiled = cache / "compiled"
         entry = project.folder / project.entry
         self._entry = next(inside for inside, path in selection.files.items() if path == entry)

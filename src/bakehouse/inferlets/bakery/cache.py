@@ -34,10 +34,13 @@ def _add(whole: hashlib._Hash, part: bytes) -> None:
 
 
 class Cache:
-    """What was built last, in one folder, by the hash of what went in. Several processes may use it at once."""
+    """What was built last, in one folder, by the hash of what went in. Several processes may use it at once.
 
-    def __init__(self, folder: Path, suffix: str, kept: int) -> None:
-        self._folder, self._suffix, self._kept = folder, suffix, kept
+    What is in the folder *lent* is found too, and nothing is written there.
+    """
+
+    def __init__(self, folder: Path, suffix: str, kept: int, lent: Path | None = None) -> None:
+        self._folder, self._suffix, self._kept, self._lent = folder, suffix, kept, lent
 
     def find(self, digest: str) -> bytes | None:
         path = self._path(digest)
@@ -45,8 +48,14 @@ class Cache:
             content = path.read_bytes()
             os.utime(path)
         except FileNotFoundError:
-            return None
+            return self._find_lent(path.name)
         return content
+
+    def _find_lent(self, name: str) -> bytes | None:
+        if self._lent is not None:
+            with suppress(OSError):  # without it, it is built again
+                return (self._lent / name).read_bytes()
+        return None
 
     def keep(self, digest: str, content: bytes) -> None:
         """Those that were not asked for the longest give way."""
