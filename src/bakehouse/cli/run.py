@@ -42,7 +42,7 @@ def open_client(url: str | None, key: str | None, home: Path | None) -> Iterator
 
 
 def run(
-    app: Annotated[str, typer.Argument(metavar="APP", help="[namespace/]name[@version][:function]")],
+    app: Annotated[str, typer.Argument(metavar="APP", help="\\[namespace/]name\\[@version]\\[:function]")],
     inputs: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", metavar="VALUE", help="key=value, @file.json, - for stdin, or a JSON object."),

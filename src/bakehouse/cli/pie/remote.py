@@ -15,7 +15,7 @@ from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.output import Output
 from bakehouse.cli.pie.talking import talk
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
-from bakehouse.cli.pie.wanted import manifest_of
+from bakehouse.cli.pie.wanted import manifest_text
 from bakehouse.inferlets.base import Failure as Failed
 from bakehouse.inferlets.base import Outcome
 
@@ -41,7 +41,7 @@ def install(
     json: options.Json = False,
 ) -> None:
     """Install a program on a running server."""
-    text = manifest_of(path, manifest).read_text(encoding="utf-8")
+    text = manifest_text(path, manifest)
     name = talk(url, key, home, lambda client: client.install(path.read_bytes(), text, force=force))
     Output(json).result({"program": name}, lambda console: console.print(f"installed {name}", markup=False))
 

@@ -17,7 +17,7 @@ from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.limits import read_limits
 from bakehouse.cli.pie.models import served
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
-from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of, whose
+from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of, manifest_text, whose
 from bakehouse.cli.server import settings_for
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.inferlets.base import Launch
@@ -170,13 +170,28 @@ def _run(wanted: Wanted, specs: list[ModelSpec], settings: Settings) -> int:
 def _found(wanted: Wanted, programs: ProgramStore, owner: str) -> Program:
     """The program, installed for this run where it is a file. Raises `NoSuchProgram`, `BadProgram`."""
     if wanted.path is None:
-        return programs.find(owner, str(wanted.program))
+        return _installed(programs, owner, str(wanted.program))
     return _install(programs, wanted.path, wanted.manifest)
 
 
+def _installed(programs: ProgramStore, owner: str, name: str) -> Program:
+    from bakehouse.inferlets.errors import BadProgram, NoSuchProgram
+
+    try:
+        return programs.find(owner, name)
+    except (NoSuchProgram, BadProgram) as error:
+        hint = "--path FILE.wasm runs a file; `pie install` puts one on the server of this data directory."
+        raise Failure(error.detail, hint=hint) from error
+
+
 def _install(programs: ProgramStore, path: Path, manifest: Path | None) -> Program:
-    text = manifest_of(path, manifest).read_text(encoding="utf-8")
-    return programs.install(OWNER, text, path.read_bytes())
+    from bakehouse.inferlets.errors import BadProgram
+
+    text = manifest_text(path, manifest)
+    try:
+        return programs.install(OWNER, text, path.read_bytes())
+    except BadProgram as error:
+        raise Failure(f"{path}: {error.detail}") from error
 
 
 def _follow(wanted: Wanted, local: Local, terminal: Terminal, program: Program, owner: str) -> int:

@@ -59,3 +59,12 @@ def manifest_of(path: Path, given: Path | None) -> Path:
             hint=f"Add --manifest PATH/{MANIFEST}; it says the program's name and version.",
         )
     return found
+
+
+def manifest_text(path: Path, given: Path | None) -> str:
+    """What stands in it. Raises Failure."""
+    found = manifest_of(path, given)
+    try:
+        return found.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Failure(f"{found}: not UTF-8: {error.reason}") from error
