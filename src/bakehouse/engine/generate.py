@@ -70,6 +70,7 @@ class Generation:
         self._prompt: list[int] = []
         self._limit = 0
         self._base = 0
+        self._last = 0  # position of the last buffered token
         self._transcript = EMPTY
         self._index: Future[NGrams] | None = None
         self._indexed = 0
@@ -95,6 +96,7 @@ class Generation:
         if self.request.max_tokens is not None:
             self._limit = min(self._limit, self.request.max_tokens)
         self._base = len(context.tokens) + len(buffered)
+        self._last = last
         self._transcript = context.transcript
         self._remember(buffered)
         return self._pass(buffered)
@@ -120,7 +122,7 @@ class Generation:
             len(tokens) - 1,
             request.sampler,
             seed=around.seed,
-            draw=len(self.produced),
+            draw=self._last + len(self.produced),
             mask=around.mask,
             penalties=request.penalties,
             prompt=self._prompt if request.penalties.needs_history else (),

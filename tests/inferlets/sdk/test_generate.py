@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from inferlet import Context, Event, EventStream, Model, Penalties, PromptLookup, Sampler, TokenStream
+from inferlet import Context, Event, EventStream, ForwardPass, Model, Penalties, PromptLookup, Sampler, TokenStream
 from inferlet.errors import BadRequest, Cancelled, DeadlineExceeded
 
 GREEDY = Sampler.greedy()
@@ -164,6 +164,22 @@ def test_stop_texts_and_stop_tokens(ctx: Context) -> None:
 def test_a_seed_repeats_what_it_drew(ctx: Context) -> None:
     drawn = [ctx.fork().generate(Sampler.multinomial(1.0, seed), max_tokens=20).tokens() for seed in (5, 5, 6)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("sampler", [Sampler.multinomial(1.0, seed=7), Sampler.top_p(1.2, 0.9, seed=8)])
+def test_a_seed_draws_the_same_in_one_generation_in_many_and_in_passes(ctx: Context, sampler: Sampler) -> None:
+    ctx.cue()
+    ctx.flush()
+    given: dict[str, Any] = {"auto_flush": False, "stop_tokens": []}
+    whole = ctx.fork().generate(sampler, max_tokens=16, **given).tokens()
+    steps, passes, waiting = ctx.fork(), ForwardPass(ctx.model).context(ctx), ctx.buffered_tokens
+    by_steps: list[int] = []
+    by_passes: list[int] = []
+    for _ in whole:
+        by_steps += steps.generate(sampler, max_tokens=1, **given).tokens()
+        waiting = passes.input_tokens(waiting).sampler([0], sampler).execute().tokens
+        by_passes += waiting
+    assert whole == by_steps == by_passes and len(set(whole)) > 3
 
 
 def test_penalties_and_bias(ctx: Context) -> None:
