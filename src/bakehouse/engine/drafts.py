@@ -6,9 +6,18 @@ from collections.abc import Iterable
 
 from bakehouse.engine.params import PromptLookup
 
+#: So many of the latest places are looked at, however often the text has been there.
+CANDIDATES = 128
+
+#: Drafts of a first try.
+FIRST = 4
+
 
 class NGrams:
-    """The places of every n-gram of a growing list of tokens, kept up at O(longest) per token."""
+    """The places of every n-gram of the shortest length in a growing list of tokens, kept up at O(1) per token.
+
+    A place is the index behind the n-gram. Those of one n-gram are a chain: the latest, and before each the one before.
+    """
 
     def __init__(self, lookup: PromptLookup, tokens: Iterable[int] = ()) -> None:
         self._lookup = lookup
@@ -43,3 +52,15 @@ class NGrams:
         """*count* tokens from *start* on; behind the end the copy itself goes on, so that a repetition repeats."""
         period = len(self._tokens) - start
         return tuple(self._tokens[start + index % period] for index in range(count))
+
+
+class Pace:
+    """How many drafts are worth a try. Each takes a row of a step, so their number follows what held lately: it doubles
+    when all did, and falls to one more than held when not."""
+
+    def __init__(self) -> None:
+        self.count = FIRST
+
+    def tried(self, drafts: int, held: int) -> None:
+        if drafts:
+            self.count = max(self.count, 2 * drafts) if held == drafts else held + 1

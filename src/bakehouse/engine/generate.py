@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from bakehouse.engine.chat.base import EMPTY
 from bakehouse.engine.decoding import EventDecoder
-from bakehouse.engine.drafts import NGrams
+from bakehouse.engine.drafts import NGrams, Pace
 from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.grammar.base import Matcher
 from bakehouse.engine.params import Chunk, Event, FinishReason, GenerateRequest, TokenLogprobs
@@ -23,6 +23,9 @@ from bakehouse.engine.stopping import StopStrings
 from bakehouse.engine.tokenizer.base import Tokenizer
 
 Sampled = tuple[int, TokenLogprobs | None]
+
+#: Longer prompts are indexed for drafts on another thread: this many tokens take a third of a millisecond.
+INDEXED_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,7 @@ class Generation:
         self._transcript = EMPTY
         self._index: Future[NGrams] | None = None
         self._indexed = 0
+        self._pace, self._drafted = Pace(), 0
         self._strings: StopStrings[Sampled] = StopStrings(
             request.stop.strings, lambda sampled: around.tokenizer.token_bytes(sampled[0])
         )
@@ -107,7 +111,12 @@ class Generation:
         else:
             self._prompt = buffered[-1:]
         lookup, prompt = self.request.draft, self._prompt
-        if lookup is not None:
+        if lookup is None:
+            return
+        if len(prompt) <= INDEXED_AT_ONCE:
+            self._index = Future()
+            self._index.set_result(NGrams(lookup, prompt))
+        else:
             self._index = self._around.aside(lambda: NGrams(lookup, prompt))
 
     def following(self) -> Pass:
@@ -117,6 +126,7 @@ class Generation:
     def _pass(self, tokens: list[int]) -> Pass:
         around, request = self._around, self.request
         drafts = self._draft()
+        self._drafted = len(drafts)
         slot, weights = around.adapter()
         want = Want(
             len(tokens) - 1,
@@ -146,19 +156,20 @@ class Generation:
         )
 
     def _draft(self) -> tuple[int, ...]:
-        """None as long as the prompt is not indexed yet, which takes some milliseconds for ten thousand tokens."""
+        """None as long as the prompt is not indexed yet, which takes some milliseconds where it is long."""
         if self._index is None or not self._index.done():
             return ()
         drafts = self._index.result()
         drafts.extend(self.produced[self._indexed :])
         self._indexed = len(self.produced)
-        return drafts.propose(self._limit - self._indexed - 1)
+        return drafts.propose(min(self._pace.count, self._limit - self._indexed - 1))
 
     # Results
 
     def advance(self, outcome: Outcome, drafted: bool) -> Piece:
         """Take in what a pass gave; what is held back is in a later piece. Sets `finish` at the end."""
         sampled = _sampled(outcome, drafted)
+        self._pace.tried(self._drafted, len(sampled) - 1)
         ready: list[Sampled] = []
         rest = b""
         for token, logprobs in sampled:

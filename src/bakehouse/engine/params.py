@@ -340,14 +340,17 @@ class Decode:
 
 @dataclass(frozen=True, slots=True)
 class PromptLookup:
-    """Draft by n-grams: the longest suffix, up to ``longest`` tokens, that occurred before proposes what followed."""
+    """Draft by n-grams: the longest suffix, of ``shortest`` to ``longest`` tokens, that occurred before proposes what
+    followed, at most ``tokens`` of it and fewer while drafts do not hold."""
 
     tokens: int = 8
     longest: int = 3
+    shortest: int = 1
 
     def __post_init__(self) -> None:
         _integer("draft.tokens", self.tokens, 1, 64)
         _integer("draft.longest", self.longest, 1, 16)
+        _integer("draft.shortest", self.shortest, 1, self.longest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bakehouse.engine.drafts import NGrams
+from bakehouse.engine.drafts import CANDIDATES, FIRST, NGrams, Pace
 from bakehouse.engine.params import PromptLookup
 
 TOKENS = st.lists(st.integers(0, 3), max_size=40)
@@ -12,7 +12,7 @@ TOKENS = st.lists(st.integers(0, 3), max_size=40)
 def search(tokens: list[int], lookup: PromptLookup, most: int) -> tuple[int, ...]:
     """What followed the latest earlier occurrence of the longest suffix that occurred before."""
     count = min(lookup.tokens, most)
-    for length in range(min(lookup.longest, len(tokens)), 0, -1):
+    for length in range(min(lookup.longest, len(tokens)), lookup.shortest - 1, -1):
         suffix = tokens[len(tokens) - length :]
         for start in range(len(tokens) - length - 1, -1, -1):
             if tokens[start : start + length] == suffix:

@@ -120,9 +120,11 @@ def test_drafts_change_nothing_but_the_number_of_steps(session, options):
         state = session.context_state(context)
         return tokens_of(chunks), logprobs, (chunks[-1].finish, state.buffered, state.last_position), len(chunks)
 
-    plain, drafted = run(None), run(PromptLookup(tokens=6, longest=2))
-    assert drafted[:3] == plain[:3]
-    assert drafted[3] <= plain[3]
+    plain = run(None)
+    for lookup in (PromptLookup(tokens=6, longest=2), PromptLookup(tokens=16, longest=8, shortest=3)):
+        drafted = run(lookup)
+        assert drafted[:3] == plain[:3]
+        assert drafted[3] <= plain[3]
 
 
 def test_drafts_that_hold_save_steps(session):
@@ -134,6 +136,25 @@ def test_drafts_that_hold_save_steps(session):
     chunks = list(session.generate(request))
     assert tokens_of(chunks) == session.encode("a" * 32)
     assert len(chunks) < 8
+
+
+def test_drafts_that_a_matcher_refuses_leave_it_where_the_text_is(session, served):
+    """The text before says how it goes on, and is wrong: the matcher holds the model to something else."""
+    context = text_context(session, "the red hen, the red fox, the red hen, ")
+    matcher = session.create_matcher(GrammarSpec("regex", "the red cow, the red ant, the end")).result()
+    before = served.loop.stats()
+    said = ""
+    for tokens in (14, 13, 6):
+        lookup = PromptLookup(tokens=16, longest=8, shortest=3)
+        request = GenerateRequest(context=context, sampler=GREEDY, max_tokens=tokens, matcher=matcher, draft=lookup)
+        said += session.decode(tokens_of(list(session.generate(request))))
+    after = served.loop.stats()
+    assert said == "the red cow, the red ant, the end"
+    assert 0 < after["plan_rejected"] - before["plan_rejected"] < after["plan_drafted"] - before["plan_drafted"]
+    assert after["steps"] - before["steps"] < len(said)
+    assert not session.matcher_terminated(matcher)
+    session.matcher_accept(matcher, sorted(served.chat.stop_tokens)[:1])
+    assert session.matcher_terminated(matcher)
 
 
 def test_a_stop_string_is_cut_and_the_context_holds_what_was_yielded(session):

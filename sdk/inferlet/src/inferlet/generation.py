@@ -45,14 +45,17 @@ class Penalties:
 class PromptLookup:
     """Draft what followed the last time the text ended like this: the same output in fewer steps where texts repeat.
 
-    At most ``tokens`` are drafted at a time, from an end of at most ``longest`` tokens.
+    At most ``tokens`` are drafted at a time, and fewer while drafts do not hold. The end is compared with what stands
+    before by its last ``longest`` tokens, and nothing is drafted where less than the last ``shortest`` are alike. Where a
+    token is a letter or two, take 3 or more for the shortest and 16 for the longest.
     """
 
     tokens: int = 8
     longest: int = 3
+    shortest: int = 1
 
     def request(self) -> dict[str, Any]:
-        return {"tokens": self.tokens, "longest": self.longest}
+        return {"tokens": self.tokens, "longest": self.longest, "shortest": self.shortest}
 
 
 @dataclass(frozen=True, slots=True)
