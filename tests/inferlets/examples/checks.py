@@ -60,6 +60,9 @@ def beam_search(stage: Stage) -> None:
     scores = [beam["score"] for beam in beams]
     assert len(beams) == len(done.messages) == 3
     assert scores == sorted(scores, reverse=True) and done.result["best"] == beams[0]["text"]
+    if stage.dummy:  # of a random model, some have less to say
+        wide = stage.run("beam-search", width=3, depth=6, max_tokens=24)
+        assert wide.work["steps"] < 2 * (6 + 24)  # and not 3 times that
     narrow = stage.run("beam-search", width=1, depth=2, max_tokens=6).result["beams"]
     # In two steps the greedy path cannot have been lost.
     assert scores[0] >= narrow[0]["score"] - 1e-4
@@ -69,7 +72,8 @@ def beam_search(stage: Stage) -> None:
 
 @check
 def parallel_generation(stage: Stage) -> None:
-    done = stage.run("parallel-generation", max_tokens=12)
+    done = stage.run("parallel-generation", max_tokens=24)
+    assert done.work["steps"] < 2 * 24  # all four in one batch; one after the other, they would take 4 times 24
     assert list(done.result) == ["in one word", "like a poet", "like a chemist", "for a child"]
     assert sorted(done.messages) == sorted(f"{manner}: {text}" for manner, text in done.result.items())
     assert len(set(done.result.values())) == 4 or not stage.dummy
@@ -77,8 +81,9 @@ def parallel_generation(stage: Stage) -> None:
 
 @check
 def prefix_tree(stage: Stage) -> None:
-    handbook, tree = "Short.", {"Bread.": ["Why?", "How?"], "Oven.": ["When?"]}
+    handbook, tree = "Greet everybody. " * 20, {"Bread.": ["Why?", "How?"], "Oven.": ["When?"]}
     done = stage.run("prefix-tree", handbook=handbook, tree=tree, max_tokens=8)
+    assert done.work["rows"] < 2.5 * len(handbook)  # three leaves, and the handbook is run once
     for topic, questions in tree.items():
         for question in questions:
             turns = [("system", handbook), ("user", topic), ("assistant", "Gladly."), ("user", question)]
@@ -89,6 +94,9 @@ def prefix_tree(stage: Stage) -> None:
 def tree_of_thought(stage: Stage) -> None:
     done = stage.run("tree-of-thought", breadth=2, keep=2, depth=2, max_tokens=8)
     assert len(done.result["thoughts"]) == 2
+    assert (
+        done.work["steps"] < 40
+    )  # side by side; one after the other, six thoughts of 8 and their marks
     assert 0 <= done.result["mark"] <= 9
     for number, message in enumerate(done.messages, 1):
         marks = json.loads(message.removeprefix(f"level {number}: "))
@@ -107,7 +115,9 @@ def skeleton_of_thought(stage: Stage) -> None:
 
 @check
 def graph_of_thought(stage: Stage) -> None:
-    levels = stage.run("graph-of-thought", max_tokens=8).result["levels"]
+    done = stage.run("graph-of-thought", max_tokens=8)
+    assert done.work["steps"] < 6 * 8  # four levels, and nine thoughts in them
+    levels = done.result["levels"]
     assert [len(level) for level in levels] == [5, 3, 2, 1]
     assert levels[1][2] == levels[0][4]  # the odd one went on as it was
     turns = [("system", "You summarise in one sentence.")]
@@ -120,6 +130,7 @@ def best_of_n(stage: Stage) -> None:
     done = stage.run("best-of-n", n=4, max_tokens=10, seed=3)
     samples = done.result["samples"]
     assert len(samples) == len(done.messages) == 4
+    assert done.work["steps"] < 2 * 10  # side by side, and not 4 times 10
     assert all(sample["score"] < 0 for sample in samples)
     assert done.result["score"] == max(sample["score"] for sample in samples)
     assert {"text": done.result["best"], "score": done.result["score"]} in samples
@@ -231,9 +242,10 @@ def agent_swarm(stage: Stage) -> None:
 
 @check
 def prefix_caching(stage: Stage) -> None:
-    given = {"name": "kept", "handbook": "Weigh the flour. " * 4, "max_tokens": 8}
+    given = {"name": "kept", "handbook": "Weigh the flour. " * 20, "max_tokens": 8}
     first = stage.run("prefix-caching", **given)
     second = stage.run("prefix-caching", **given, forget=True)
+    assert second.work["rows"] < len(given["handbook"]) / 2  # the question, and not the handbook
     third = stage.run("prefix-caching", **given, forget=True)
     assert [done.result["found"] for done in (first, second, third)] == [False, True, False]
     assert first.result["answer"] == second.result["answer"] == third.result["answer"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from itertools import count
@@ -53,10 +55,15 @@ class Native:
         return self.run_text(path.read_text(encoding="utf-8"), str(path), **given)
 
     def run_text(self, source: str, path: str = "main.py", **given: Any) -> Ran:
-        seen, screen = Seen(), io.StringIO()
+        seen, screen, before = Seen(), io.StringIO(), self.work()
         with connected(self.engine, self.services, seen, id=f"native-{next(self._ids)}"), redirect_stdout(screen):
             text = run_source(source, path, arguments_of(given))
-        return ran(text, seen, screen.getvalue())
+        return ran(text, seen, self.work() - before, screen.getvalue())
+
+    def work(self) -> Counter[str]:
+        """What the engine has done since it started."""
+        done = asyncio.run(self.engine.stats(self.engine.served()[0].name))
+        return Counter({name: int(done[name]) for name in ("steps", "rows")})
 
     def greedy(self, turns: Turns, max_tokens: int) -> str:
         seen = Seen()
@@ -69,7 +76,7 @@ class Baked:
 
     def __init__(self, host: InferletHost, native: Native, build: Callable[[Path], Path]) -> None:
         self.host, self.dummy = host, native.dummy
-        self.greedy = native.greedy
+        self.greedy, self.work = native.greedy, native.work
         self._build = build
         self._ids = count(1)
 
@@ -78,7 +85,7 @@ class Baked:
         return self.host.programs.install(OWNER, manifest_of(name), wasm.read_bytes())
 
     def run(self, name: str, /, **given: Any) -> Ran:
-        program, seen = self.install(name), Seen()
+        program, seen, before = self.install(name), Seen(), self.work()
         launch = Launch(
             id=f"baked-{name}-{next(self._ids)}",
             owner=OWNER,
@@ -89,4 +96,4 @@ class Baked:
         outcome = self.host.launch(launch, seen, program).wait(WAIT_S)
         assert outcome is not None, f"{name} did not end in {WAIT_S} s"
         assert outcome.failure is None, f"{outcome.failure}\n{seen.printed}"
-        return ran(outcome.result, seen)
+        return ran(outcome.result, seen, self.work() - before)

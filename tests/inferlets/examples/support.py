@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,18 +50,22 @@ class Seen:
 
 @dataclass
 class Ran:
-    """A program that came to its end: its result (what its JSON says, if it is some) and what it sent and printed."""
+    """A program that came to its end: its result (what its JSON says, if it is some) and what it sent and printed.
+
+    *work* is what the engine did for it: ``steps``, and ``rows`` of tokens in them.
+    """
 
     result: Any
     messages: list[str]
     printed: str
+    work: Counter[str]
 
 
-def ran(text: str, seen: Seen, printed: str = "") -> Ran:
+def ran(text: str, seen: Seen, work: Counter[str], printed: str = "") -> Ran:
     try:
-        return Ran(json.loads(text), seen.messages, printed + seen.printed)
+        return Ran(json.loads(text), seen.messages, printed + seen.printed, work)
     except ValueError:
-        return Ran(text, seen.messages, printed + seen.printed)
+        return Ran(text, seen.messages, printed + seen.printed, work)
 
 
 def source_of(name: str) -> Path:
