@@ -22,8 +22,9 @@ class NGrams:
     def __init__(self, lookup: PromptLookup, tokens: Iterable[int] = ()) -> None:
         self._lookup = lookup
         self._tokens: list[int] = []
-        self._last: dict[tuple[int, ...], int] = {}
-        """N-gram to the index after its latest occurrence; the list's own end is not in it yet."""
+        self._latest: dict[tuple[int, ...], int] = {}
+        self._before: list[int] = []
+        """By place; 0 where there is none, and at places that are too early for an n-gram."""
         self.extend(tokens)
 
     def extend(self, tokens: Iterable[int]) -> None:
@@ -32,21 +33,44 @@ class NGrams:
             self._tokens.append(token)
 
     def _remember_end(self) -> None:
-        end = len(self._tokens)
-        for length in range(1, min(self._lookup.longest, end) + 1):
-            self._last[tuple(self._tokens[end - length : end])] = end
+        """The list's own end is not a place yet: nothing follows."""
+        end, size = len(self._tokens), self._lookup.shortest
+        before = 0
+        if end >= size:
+            key = tuple(self._tokens[end - size :])
+            before = self._latest.get(key, 0)
+            self._latest[key] = end
+        self._before.append(before)
 
     def propose(self, most: int) -> tuple[int, ...]:
         """At most *most* tokens, and at most as many as the lookup says; none where nothing like the end was seen."""
         count = min(self._lookup.tokens, most)
-        end = len(self._tokens)
-        if count <= 0:
-            return ()
-        for length in range(min(self._lookup.longest, end), 0, -1):
-            after = self._last.get(tuple(self._tokens[end - length : end]))
-            if after is not None:
-                return self._copy(after, count)
-        return ()
+        after = self._like_the_end() if count > 0 else 0
+        return self._copy(after, count) if after else ()
+
+    def _like_the_end(self) -> int:
+        """The place whose text is most like the end, the latest of equals; 0 for none."""
+        size, longest = self._lookup.shortest, self._lookup.longest
+        if len(self._tokens) < size:
+            return 0
+        place = self._latest.get(tuple(self._tokens[-size:]), 0)
+        best, alike = 0, 0
+        for _ in range(CANDIDATES):
+            if not place or alike == longest:
+                break
+            found = self._alike(place, longest)
+            if found > alike:
+                best, alike = place, found
+            place = self._before[place]
+        return best
+
+    def _alike(self, place: int, longest: int) -> int:
+        """How many tokens before *place* equal those at the end, up to *longest*."""
+        tokens, end = self._tokens, len(self._tokens)
+        length = self._lookup.shortest
+        while length < min(longest, place) and tokens[place - length - 1] == tokens[end - length - 1]:
+            length += 1
+        return length
 
     def _copy(self, start: int, count: int) -> tuple[int, ...]:
         """*count* tokens from *start* on; behind the end the copy itself goes on, so that a repetition repeats."""
