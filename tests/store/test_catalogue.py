@@ -145,6 +145,16 @@ async def test_a_label_names_one_content(store: SqlStore) -> None:
     assert other.label == "1.0.0"
 
 
+async def test_the_label_of_a_failed_version_is_free_again(store: SqlStore) -> None:
+    app, first = await store.create_version(make_app(), make_version(make_app(), label="1.0.0"))
+    await store.finish_version(dataclasses.replace(first, status="failed"), make_current=False)
+    _, mended = await store.create_version(app, make_version(app, "d2", label="1.0.0"))
+    assert (await store.get_version(app_id=app.id, name="1.0.0")).id == mended.id
+    assert (await store.get_version(id=first.id)).label is None
+    with pytest.raises(Conflict):
+        await store.create_version(app, make_version(app, label="1.0.0"))
+
+
 async def test_a_taken_short_id_becomes_longer(store: SqlStore) -> None:
     app, first = await store.create_version(make_app(), make_version(make_app()))
     twin = make_version(app, "d2", short_id=first.short_id)

@@ -51,14 +51,14 @@ class Ref:
 
     @classmethod
     def parse(cls, text: str) -> Ref:
-        """Of ``name@1.2.3`` or ``name``, with or without a namespace (``ns:``), which says nothing here.
+        """Of ``name@1.2.3`` or ``name``, with or without a namespace (``ns:`` or ``ns/``), which says nothing here.
 
         Raises `BadProgram`.
         """
-        namespace, colon, rest = text.rpartition(":")
+        namespace, mark, rest = text.replace("/", ":").rpartition(":")
         name, at, version = rest.partition("@")
         try:
-            if colon and _NAMESPACE.fullmatch(namespace) is None:
+            if mark and _NAMESPACE.fullmatch(namespace) is None:
                 raise ValueError(f"{namespace!r} is no namespace")
             return cls(check_name(name), Version.parse(version) if at else None)
         except ValueError as error:

@@ -146,10 +146,10 @@ def _ensure_app(connection: Connection, app: App) -> App:
 def _check_label(connection: Connection, version: Version) -> None:
     if version.label is None:
         return
-    taken = select(_V.short_id).where(
-        _V.app_id == version.app_id, _V.label == version.label, _V.digest != version.digest
-    )  # fmt: skip
-    row = connection.one(taken)
+    others = (_V.app_id == version.app_id, _V.label == version.label, _V.digest != version.digest)
+    # What could not be built was never anything: whoever mends it need not raise its version.
+    connection.run(update(versions).where(*others, _V.status == "failed").values(label=None))
+    row = connection.one(select(_V.short_id).where(*others))
     if row is not None:
         raise Conflict(
             f"the label {version.label!r} names other content ({row[0]}); choose a new one", code="label_taken"

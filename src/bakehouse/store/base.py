@@ -237,7 +237,8 @@ class Store(ABC):
     async def create_version(self, app: App, version: Version) -> tuple[App, Version]:
         """Insert *version* (status building), and *app* unless (owner, name) exists (its description etc. are updated).
         The same digest under the same app returns the existing version (a failed one is reset to building, replaced).
-        A label that names other content: Conflict. short_id collisions get a longer short id."""
+        A label that names other content: Conflict, unless that failed: then the label is this one's. short_id
+        collisions get a longer short id."""
 
     @abstractmethod
     async def finish_version(self, version: Version, *, make_current: bool) -> None:

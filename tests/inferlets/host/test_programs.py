@@ -256,8 +256,8 @@ def test_programs_are_found_while_one_is_being_written(
 
 def test_references() -> None:
     assert Ref.parse("a@1.2.3") == Ref("a", Version(1, 2, 3))
-    assert Ref.parse("ns:a") == Ref("a", None)
-    for text in ("", "@1.0.0", "a@", "a@1", "a@latest", ":a", "a:b:c", "a b", "a/b@1.0.0", "a@1.0.0 "):
+    assert Ref.parse("ns:a") == Ref.parse("ns/a") == Ref("a", None)
+    for text in ("", "@1.0.0", "a@", "a@1", "a@latest", ":a", "a:b:c", "a b", "a/b:c", "/a", "a@1.0.0 "):
         with pytest.raises(BadProgram) as caught:
             Ref.parse(text)
         assert caught.value.field == "program"

@@ -54,9 +54,14 @@ def test_the_command_deploys_it_too(server: Server, package: Package) -> None:
     assert server.run("by-hand@3.0.0", {"do": "nothing"})["status"] == COMPLETED
 
 
-def test_what_cannot_work_in_the_sandbox_is_refused_with_its_line(server: Server, tmp_path: Path) -> None:
+def test_what_cannot_work_is_refused_with_its_line_and_mended_under_the_same_version(
+    server: Server, tmp_path: Path
+) -> None:
+    manifest = MANIFEST.replace("tiny", "mended")
     with pytest.raises(DeployFailed, match=r"main.py:2: .*socket"):
-        server.deploy(project(tmp_path / "bad", MANIFEST.replace("tiny", "bad"), "import json\nimport socket\n"))
+        server.deploy(project(tmp_path / "bad", manifest, "import json\nimport socket\n"))
+    server.deploy(project(tmp_path / "good", manifest))
+    assert server.run("mended@0.1.0", {"number": 4})["output"] == {"doubled": 8}
 
 
 @pytest.mark.parametrize(
