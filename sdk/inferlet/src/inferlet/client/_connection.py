@@ -60,17 +60,19 @@ class Connection:
 
     async def send(self, frame: dict[str, Any], data: bytes = b"") -> None:
         """Raises `LimitExceeded` for what no frame can hold."""
-        from websockets.exceptions import ConnectionClosed
-
         text = encode(frame)
         if len(text) * 4 > MAX_FRAME and len(text.encode()) > MAX_FRAME:
             # The server would end the connection.
             raise LimitExceeded(f"a frame has at most {MAX_FRAME} bytes, this one {len(text)} characters")
+        # One write is whole by itself; only between a head and its bytes it has to wait.
+        if not data and not self._writing.locked() and self._socket.write(text):
+            return
+        await self._send_slowly(text, data)
+
+    async def _send_slowly(self, text: str, data: bytes) -> None:
+        from websockets.exceptions import ConnectionClosed
+
         try:
-            # One write is whole by itself; only between a head and its bytes it has to wait.
-            if not data and not self._writing.locked():
-                await self._socket.send(text)
-                return
             async with self._writing:
                 await self._socket.send(text)
                 for chunk in chunks(data):

@@ -1,4 +1,4 @@
-"""A WebSocket that hands frames over as they come.
+"""A WebSocket that hands frames over as they come, and sends at once what nothing is in the way of.
 
 The library's own way is a queue that a task reads, which costs each frame a turn of the event loop. Here whoever waits
 for an answer is woken by its arrival.
@@ -11,6 +11,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
 
 _DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
@@ -31,6 +32,14 @@ class DirectConnection(ClientConnection):
         early, self._early = self._early, []
         for frame in early:
             call(frame)
+
+    def write(self, text: str) -> bool:
+        """Send it now. False where `send` is to be used instead: it waits for room, or says what is wrong."""
+        if self.paused or self.protocol.state is not State.OPEN or self.transport.is_closing():
+            return False
+        self.protocol.send_text(text.encode())
+        self.send_data()
+        return True
 
     def process_event(self, event: Any) -> None:
         if isinstance(event, Frame) and event.opcode in _DATA:
