@@ -14,7 +14,7 @@ from benchmarks import report as common
 from benchmarks.engine import setup
 from benchmarks.engine.workers import CACHE, Worker
 from benchmarks.inferlets import report, sockets
-from benchmarks.inferlets.agents.workloads import WORKLOADS
+from benchmarks.inferlets.agents.work.workloads import WORKLOADS
 
 console = Console(stderr=True)
 
@@ -28,7 +28,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--kv-tokens", type=int, default=32_768)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=("costs", "agents"), help="one half; nothing is written")
-    return parser.parse_args()
+    parser.add_argument("--work", nargs="+", choices=WORKLOADS, help="some of the agentic work; nothing is written")
+    chosen = parser.parse_args()
+    if chosen.work:
+        chosen.only = "agents"
+    return chosen
 
 
 def costs(run: dict[str, Any], chosen: argparse.Namespace) -> None:
@@ -55,19 +59,25 @@ def costs(run: dict[str, Any], chosen: argparse.Namespace) -> None:
 
 
 def agents(run: dict[str, Any], chosen: argparse.Namespace, source: str) -> None:
-    """Each workload on both sides, with the prefix cache and without, sides taking turns."""
+    """Each workload on each side, with the prefix cache and without, sides taking turns.
+
+    With the cache each stage of the programs has its turn. Without it the last one only, and once: that takes long, and
+    the sides differ by more than chance does.
+    """
     for cache in ("on", "off"):
         arguments = [source, chosen.dtype, str(chosen.kv_tokens), cache]
         worker = Worker(Path(sys.executable), "benchmarks.inferlets.agentic", arguments, chosen.threads)
         found = run["agents"].setdefault(cache, {})
         try:
-            for workload in WORKLOADS:
-                for number in range(chosen.rounds):
+            for number in range(chosen.rounds if cache == "on" else 1):
+                for workload in chosen.work or WORKLOADS:
                     console.log(f"prefix cache {cache}, {workload}, round {number + 1}")
-                    for side in ("beside", "stateless") if number % 2 else ("stateless", "beside"):
-                        told = worker.ask(side, workload=workload, agents=chosen.agents)
+                    stages = WORKLOADS[workload].stages
+                    sides = ("stateless", *(stages if cache == "on" else stages[-1:]))
+                    for side in reversed(sides) if number % 2 else sides:
+                        told = worker.ask("agents", workload=workload, agents=chosen.agents, side=side)
                         found.setdefault(workload, {}).setdefault(side, []).append(told)
-            if cache == "on":
+            if cache == "on" and not chosen.work:
                 told = worker.ask("completion", prompt=64, tokens=16 if chosen.quick else 128)
                 run["figures"]["completion"] = {**told, "ratio": told["program"] / told["own"]}
         finally:

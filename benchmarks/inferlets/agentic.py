@@ -15,6 +15,7 @@ from bakehouse.engine.params import GREEDY, Decode, GenerateRequest
 from bakehouse.engine.spec import ModelSpec
 from benchmarks.engine.workers import answer
 from benchmarks.inferlets import stateless
+from benchmarks.inferlets.agents.work.workloads import WORKLOADS
 from benchmarks.inferlets.house import House
 
 
@@ -26,31 +27,39 @@ class Measures:
         self._house = House(spec, Path(self._folder.name))
         for name in ("agents", "complete"):
             self._house.install(name)
-        self._round = 0
+        self._agents = 0
+        self._read: set[str] = set()
 
     def ready(self) -> dict[str, Any]:
         return {"model": self._house.model.info.name}
 
-    def beside(self, workload: str, agents: int) -> dict[str, float]:
-        """Programs next to the model, *agents* at one time."""
+    def agents(self, workload: str, agents: int, side: str) -> dict[str, float]:
+        """So many *agents* at one time: stateless clients, or programs that use what a stage allows."""
+        # Nobody was these agents before, so that only what agents have in common is in the cache.
+        if workload not in self._read:
+            self._read.add(workload)
+            asyncio.run(self._warm(WORKLOADS[workload].system))
+        self._agents += agents
+        numbers = range(self._agents, self._agents + agents)
+        if side == "stateless":
+            return self._timed(lambda: asyncio.run(self._clients(workload, numbers)))
+        return self._timed(lambda: self._programs(workload, numbers, side))
 
-        def work() -> int:
-            running = [
-                self._house.start("agents", json.dumps({"workload": workload, "agent": number}))
-                for number in self._numbers(agents)
-            ]
-            return sum(int(self._house.finish(*each)) for each in running)
+    async def _warm(self, system: str) -> None:
+        """What agents have in common was read before: whoever comes first must not pay for it."""
+        async with await self._house.engine.open("model", "bench") as session:
+            context = await session.create_context()
+            await session.system(context, system)
+            await session.flush(context)
 
-        return self._timed(work)
+    async def _clients(self, workload: str, numbers: range) -> int:
+        engine = self._house.engine
+        return sum(await asyncio.gather(*(stateless.run(engine, "model", workload, number) for number in numbers)))
 
-    def stateless(self, workload: str, agents: int) -> dict[str, float]:
-        """The same by clients that resend their prompts."""
-
-        async def clients() -> int:
-            one = (stateless.run(self._house.engine, "model", workload, number) for number in self._numbers(agents))
-            return sum(await asyncio.gather(*one))
-
-        return self._timed(lambda: asyncio.run(clients()))
+    def _programs(self, workload: str, numbers: range, stage: str) -> int:
+        asked = ({"workload": workload, "agent": number, "stage": stage} for number in numbers)
+        running = [self._house.start("agents", json.dumps(each)) for each in asked]
+        return sum(int(self._house.finish(*each)) for each in running)
 
     def completion(self, prompt: int, tokens: int) -> dict[str, float]:
         """Seconds of one completion: the engine's own, and by a program. Prompts are new, so none is in the cache."""
@@ -73,25 +82,20 @@ class Measures:
             async for _ in await session.generate(request):
                 pass
 
-    def _numbers(self, agents: int) -> range:
-        """Of agents that nobody was before, so that only their common beginning is in the cache."""
-        self._round += 1
-        return range(self._round * 1000, self._round * 1000 + agents)
-
     def _timed(self, work: Any) -> dict[str, float]:
         before = self._house.model.loop.stats()
         began = time.perf_counter()
         said = work()
         seconds = time.perf_counter() - began
         after = self._house.model.loop.stats()
-        counted = {name: after[name] - before[name] for name in ("rows", "steps")}
+        counted = {name: after[name] - before[name] for name in ("rows", "steps", "plan_drafted", "plan_rejected")}
         return {"seconds": seconds, "said": said, **counted}
 
 
 def main() -> None:
     source, dtype, kv_tokens, cache = sys.argv[1:]
     measures = Measures(source, dtype, int(kv_tokens), cache == "on")
-    answer({name: getattr(measures, name) for name in ("ready", "beside", "stateless", "completion")})
+    answer({name: getattr(measures, name) for name in ("ready", "agents", "completion")})
 
 
 if __name__ == "__main__":

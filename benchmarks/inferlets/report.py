@@ -41,34 +41,45 @@ def _aims(run: dict[str, Any]) -> Section:
     return "What things cost", ["what", "aim", "measured", ""], rows
 
 
-def _agents(run: dict[str, Any]) -> Section:
+#: Who does the agentic work, as the tables name it.
+SIDES = {
+    "stateless": "stateless requests",
+    "contexts": "programs: contexts are kept",
+    "known": "and what is known is filled",
+    "drafts": "and what was said is drafted",
+}
+
+
+def _agents(run: dict[str, Any], cache: str) -> Section:
     rows: list[Row] = []
-    for cache in ("on", "off"):
-        for workload, found in run["agents"].get(cache, {}).items():
-            ours, theirs = (_middle(found[side]) for side in ("beside", "stateless"))
-            rows.append(
-                [
-                    workload,
-                    cache,
-                    f"{theirs['seconds']:.2f}",
-                    f"{ours['seconds']:.2f}",
-                    f"{theirs['seconds'] / ours['seconds']:.2f}",
-                    f"{theirs['said']:.0f} / {ours['said']:.0f}",
-                    f"{theirs['rows']:,.0f} / {ours['rows']:,.0f}",
-                    f"{theirs['steps']:,.0f} / {ours['steps']:,.0f}",
-                ]
-            )
-    head = [
-        "work",
-        "prefix cache",
-        "stateless, s",
-        "programs, s",
-        "gain",
-        "tokens of the answers",
-        "tokens run",
-        "steps",
+    for workload, found in run["agents"].get(cache, {}).items():
+        middle = {side: _middle(samples) for side, samples in found.items()}
+        told = {figures["said"] for figures in middle.values()}
+        if len(told) != 1:
+            raise ValueError(f"{workload}: the sides did not say as much: {told}")
+        before = first = middle["stateless"]["seconds"]
+        for side in (each for each in SIDES if each in middle):
+            rows.append(_side(workload, side, middle[side], first, before))
+            before = middle[side]["seconds"]
+    head = ["work", "by", "s", "gain", "of this step", "answers, tokens", "tokens run", "drafts", "held", "steps"]
+    return f"Agentic work, {run['agents_at_once']} agents at one time, prefix cache {cache}", head, rows
+
+
+def _side(workload: str, side: str, figures: dict[str, float], first: float, before: float) -> Row:
+    """*first* and *before*: seconds of the stateless side, and of the one that is listed before."""
+    seconds, drafted = figures["seconds"], figures["plan_drafted"]
+    return [
+        workload,
+        SIDES[side],
+        f"{seconds:.2f}",
+        f"{first / seconds:.2f}",
+        "" if side == "stateless" else f"{before / seconds:.2f}",
+        f"{figures['said']:,.0f}",
+        f"{figures['rows']:,.0f}",
+        f"{drafted:,.0f}",
+        f"{1 - figures['plan_rejected'] / drafted:.0%}" if drafted else "",
+        f"{figures['steps']:,.0f}",
     ]
-    return f"Agentic work, {run['agents_at_once']} agents at one time (stateless / programs)", head, rows
 
 
 def _middle(samples: list[dict[str, float]]) -> dict[str, float]:
@@ -76,7 +87,7 @@ def _middle(samples: list[dict[str, float]]) -> dict[str, float]:
 
 
 def sections(run: dict[str, Any]) -> list[Section]:
-    return [section for section in (_aims(run), _agents(run)) if section[2]]
+    return [section for section in (_aims(run), _agents(run, "on"), _agents(run, "off")) if section[2]]
 
 
 def markdown(run: dict[str, Any]) -> str:
@@ -89,7 +100,14 @@ def markdown(run: dict[str, Any]) -> str:
         f"{run['commit']}.",
         "",
         "Launches, calls, messages and memory are measured on the dummy model, which takes no time worth the name. "
-        f"Agentic work and the completion run on {run['model']}. Both sides of the agentic work say the same tokens, "
-        "held to them by grammars: `tokens run` counts those and what had to be read for them.",
+        f"Agentic work and the completion run on {run['model']}.",
+        "",
+        "All sides of the agentic work have the model say the same text, held to it by grammars that were compiled "
+        "before. A token is a byte, so that counts are exact; copies and known words are longer in bytes than in the "
+        "tokens of a real vocabulary, and drafts hold for longer. The stateless side calls the engine in its own "
+        "process, without HTTP, JSON or a second process: what it loses is the engine's work alone. It has no drafts, "
+        "though a server might be set up to make them; the line before shows programs without. `tokens run` are those "
+        "that were generated, those that had to be read for them, and drafts; `gain` is against the stateless side, "
+        "`of this step` against the line before.",
     ]
     return "\n".join([*lines, *tables(sections(run))]) + "\n"

@@ -1,0 +1,1 @@
+"""What both sides share: the workloads, and what is said in them."""
