@@ -107,6 +107,7 @@ class Runner:
     def __init__(self, sandbox: Sandbox, program: Compiled, engine: Engine) -> None:
         self.sandbox, self.program, self.engine = sandbox, program, engine
         self.services = Alone()
+        self.adapters: Path | None = None
         self._last = 0
 
     def guest(self, code: str, *arguments: str, owner: str = "ada", seen: Seen | None = None, **limits: float) -> Guest:
@@ -119,7 +120,7 @@ class Runner:
             arguments=(code, *arguments),
             limits=Limits(**limits),  # type: ignore[arg-type]
         )
-        return Guest(launch, self.engine, self.services, seen or Seen())
+        return Guest(launch, self.engine, self.services, seen or Seen(), adapters=self.adapters)
 
     def run(self, code: str, *arguments: str, **limits: float) -> Ran:
         """To its end, on this thread."""

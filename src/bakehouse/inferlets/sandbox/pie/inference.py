@@ -53,6 +53,7 @@ class Pass:
     once: dict[str, Any] = field(default_factory=dict)
     mask: list[int] = field(default_factory=list)
     held: Held = field(default_factory=Held)
+    context: Context | None = None
 
     def more(self, running: Running, name: str, values: list[Any]) -> None:
         self.hold(running, len(values))
@@ -80,8 +81,12 @@ def _kept(name: str, value: Callable[[Any], Any]) -> Callable[[Running, Pass, An
     return call
 
 
-def _handle(thing: Context | Adapter) -> int:
-    return thing.handle
+def _context(_: Running, one: Pass, context: Context) -> None:
+    one.context = context
+
+
+def _handle(adapter: Adapter) -> int:
+    return adapter.handle
 
 
 def _attend(running: Running, one: Pass, masks: list[list[int]]) -> None:
@@ -105,6 +110,8 @@ def _sampler(running: Running, one: Pass, indices: list[int], sampler: Any) -> N
 
 def _execute(running: Running, one: Pass) -> Future:
     request = {**one.kept, **one.once}
+    if one.context is not None:
+        request["context"] = one.context.mine(running)
     runs, one.once, one.mask = one.mask, {}, []
     one.held.nothing(running)
     for name in ("positions", "draft_positions"):
@@ -206,7 +213,7 @@ def _reset(running: Running, matcher: Matcher) -> None:
 _pass, _them, _made = "borrow<forward-pass>", "list<u32>, list<u32>", "result<own<grammar>, error>"
 _TABLE: dict[str, Callable[..., Any]] = {
     "[constructor]forward-pass(borrow<model>) -> own<forward-pass>": lambda _, model: Pass(model),
-    f"[method]forward-pass.context({_pass}, borrow<context>)": _kept("context", _handle),
+    f"[method]forward-pass.context({_pass}, borrow<context>)": _context,
     f"[method]forward-pass.input-tokens({_pass}, {_them})": _tokens,
     f"[method]forward-pass.input-speculative-tokens({_pass}, {_them})": _drafts,
     f"[method]forward-pass.output-speculative-tokens({_pass}, bool)": _kept("speculative_output", bool),

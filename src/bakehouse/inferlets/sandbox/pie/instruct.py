@@ -106,17 +106,17 @@ class ToolUse(Decoder):
 
 def _turn(role: str) -> Callable[[Running, Context, str], None]:
     def say(running: Running, context: Context, text: str) -> None:
-        running.calls.contexts.say(context.handle, role, text)
+        running.calls.contexts.say(context.mine(running), role, text)
 
     return say
 
 
 def _cue(running: Running, context: Context) -> None:
-    running.calls.contexts.cue(context.handle)
+    running.calls.contexts.cue(context.mine(running))
 
 
 def _seal(running: Running, context: Context) -> None:
-    running.calls.contexts.seal(context.handle)
+    running.calls.contexts.seal(context.mine(running))
 
 
 def _stops(running: Running, model: Model) -> list[int]:
@@ -124,11 +124,11 @@ def _stops(running: Running, model: Model) -> list[int]:
 
 
 def _equip(running: Running, context: Context, tools: list[str]) -> None:
-    running.calls.contexts.equip_tools(context.handle, json.dumps(tools))
+    running.calls.contexts.equip_tools(context.mine(running), json.dumps(tools))
 
 
 def _answer(running: Running, context: Context, name: str, value: str) -> None:
-    running.calls.contexts.answer_tool(context.handle, name, value)
+    running.calls.contexts.answer_tool(context.mine(running), name, value)
 
 
 def _matcher(running: Running, model: Model, tools: list[str]) -> Matcher:

@@ -25,6 +25,11 @@ class Locks:
             running.at_end[key] = lambda: self.release(key, running)
         return holder is running
 
+    def free(self, key: Key, running: Running) -> bool:
+        """Whether nobody but *running* has it."""
+        with self._guard:
+            return self._held.get(key, running) is running
+
     def release(self, key: Key, running: Running) -> bool:
         """Whether it had it."""
         with self._guard:
