@@ -173,3 +173,43 @@ def test_drafts_that_may_be_left_out_do_not_count(make_rig: MakeRig) -> None:
         rig.run(Pass("ada", other, [1] * 4, wants=last_want([1] * 4), drafts=[1], every_draft=True))[0].error,
         LimitExceeded,
     )
+
+
+def pinned(rig: Rig, owner: str, first: int, tokens: int = 8, adapter: int | None = 0) -> Outcome:
+    """A context that used an adapter, where that is not None."""
+    context = rig.planner.contexts.create(owner, None, owner)
+    (outcome,) = rig.run(Pass(owner, context, [first] * tokens, program=owner, adapter=adapter, generation=1))
+    rig.planner.check_integrity()
+    return outcome
+
+
+def test_who_pins_pages_leaves_some_for_others(make_rig: MakeRig) -> None:
+    rig = make_rig(16)
+    assert [pinned(rig, "ada", number).error for number in range(6)] == [None] * 6
+    refused = pinned(rig, "ada", 6).error
+    assert isinstance(refused, LimitExceeded) and refused.field == "pages"
+    assert pinned(rig, "ada", 7, adapter=None).error is None, "it can be put aside"
+    assert pinned(rig, "bob", 8).error is None
+    contexts = rig.planner.contexts
+    first = next(context for context in contexts.contexts.values() if context.pinned)
+    with pytest.raises(LimitExceeded):
+        contexts.fork(first)
+    with pytest.raises(LimitExceeded):
+        first.reserve_pages(4)
+    contexts.end_program("ada")
+    rig.planner.check_integrity()
+    assert pinned(rig, "ada", 9).error is None
+
+
+def test_pages_out_of_order_are_pinned_too(make_rig: MakeRig) -> None:
+    rig = make_rig(8)
+    contexts = [rig.planner.contexts.create("ada", None, "p") for _ in range(2)]
+    for context in contexts:
+        context.reserve_pages(4)
+        (outcome,) = rig.run(Pass("ada", context, [context.id] * 16, program="p"))
+        assert outcome.error is None
+    contexts[0].commit_pages([1])
+    with pytest.raises(LimitExceeded, match="pages: 4 more"):
+        contexts[1].commit_pages([1])
+    contexts[1].commit_pages([0])
+    rig.planner.check_integrity()

@@ -115,6 +115,21 @@ def test_too_many_contexts(make_rig: MakeRig) -> None:
         table.fork(first)
 
 
+def test_an_owner_leaves_contexts_for_others(make_rig: MakeRig) -> None:
+    table = make_rig(max_contexts=16).planner.contexts
+    mine = [table.create("ann") for _ in range(12)]
+    with pytest.raises(LimitExceeded, match="16 contexts; of them this owner has 12"):
+        table.create("ann")
+    for _ in range(3):
+        table.create("bob")
+    with pytest.raises(LimitExceeded, match="has 3 already"):
+        table.create("bob")
+    table.create("cyd")
+    for context in mine:
+        table.release(context)
+    table.create("ann")
+
+
 def test_committed_cursor_and_positions(make_rig: MakeRig) -> None:
     rig = make_rig()
     context = rig.planner.contexts.create("ann")

@@ -3,15 +3,23 @@
 A page counts for each context that it is in, whether that shares it or not, and also while the context is put aside: so
 what a program may do depends on its own contexts alone, not on what others do. A pass that is under way counts with the
 pages that it will fill; drafts that may be left out do not count.
+
+Pinned contexts cannot be put aside, so of them an owner has no more pages than three times what all leave free: the
+first one three quarters, and there is always room for others.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from bakehouse.engine.errors import LimitExceeded
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.limits import PlanLimits
+
+#: What an owner may have of something that all share, as a multiple of what is left free: three quarters where nobody
+#: else has any.
+SHARE = 3
 
 
 class Charges:
@@ -21,6 +29,7 @@ class Charges:
         self._limits = limits
         self._allowed: dict[str, int] = {}
         self._charged: dict[str, int] = {}
+        self._pinned: Counter[str] = Counter()
 
     def allow(self, program: str, pages: int) -> None:
         """Until `end`, the contexts that *program* has open may have *pages* pages in all."""
@@ -51,13 +60,31 @@ class Charges:
         if program in self._charged:
             self._charged[program] += context.charged
 
-    def claim(self, context: Context, pages: int) -> None:
-        """Count *pages* pages for *context*, where it has not more. On `LimitExceeded` nothing is changed."""
+    def check_pinned(self, context: Context, more: int) -> None:
+        """Raises `LimitExceeded` where the owner of *context* may not pin *more* pages."""
+        mine, free = self._pinned[context.owner] + more, self._limits.pages - self._pinned.total() - more
+        if more > 0 and mine > SHARE * free:
+            raise LimitExceeded(
+                f"pages: {more} more are needed that cannot be put aside for others: their context used an adapter or a"
+                f" mask that looks forward. Of {self._limits.pages} this owner has {mine - more} such pages already;"
+                " release contexts, or shorten them",
+                field="pages",
+            )
+
+    def claim(self, context: Context, pages: int, *, pins: bool = False) -> None:
+        """Count *pages* pages for *context*, where it has not more. *pins*: it will be pinned. On `LimitExceeded`
+        nothing is changed."""
         more = pages - context.charged
         if more > 0:
             for program in context.programs:
                 self.check(program, more)
+        pins = pins or context.pinned
+        if pins:
+            self.check_pinned(context, pages - context.pinned_pages)
+        if more > 0:
             self._set(context, pages)
+        if pins:
+            self._pin(context, max(pages, context.pinned_pages))
 
     def settle(self, context: Context) -> None:
         """Count what an idle context has."""
@@ -78,14 +105,24 @@ class Charges:
             for program in context.programs:
                 if program in self._charged:
                     self._charged[program] += more
+        self._pin(context, pages if context.pinned else 0)
+
+    def _pin(self, context: Context, pages: int) -> None:
+        self._pinned[context.owner] += pages - context.pinned_pages
+        context.pinned_pages = pages
+        if not self._pinned[context.owner]:
+            del self._pinned[context.owner]
 
     def problems(self, contexts: Iterable[Context]) -> list[str]:
-        """Programs whose count is not that of their contexts, which must be all there are."""
+        """Programs and owners whose count is not that of their contexts, which must be all there are."""
         found: dict[str, int] = dict.fromkeys(self._charged, 0)
+        pinned: Counter[str] = Counter()
         for context in contexts:
+            pinned[context.owner] += context.pinned_pages
             for program in found.keys() & context.programs:
                 found[program] += context.charged
-        return [
+        wrong = [f"{dict(self._pinned)} pinned pages are counted, there are {dict(+pinned)}"]
+        return (wrong if +pinned != self._pinned else []) + [
             f"{pages} pages are counted for program {program}, its contexts have {found[program]}"
             for program, pages in self._charged.items()
             if pages != found[program]

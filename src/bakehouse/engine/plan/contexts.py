@@ -47,6 +47,7 @@ class Context:
         "pages",
         "part",
         "pinned_at",
+        "pinned_pages",
         "positions",
         "private",
         "programs",
@@ -88,6 +89,7 @@ class Context:
         self.reserved = 0  # how many pages behind the committed ones the caller asked for
         self.manual = False  # the caller reserves and commits by itself
         self.charged = 0  # how many pages count towards the limits of its programs
+        self.pinned_pages = 0  # and towards that of its owner
         # Its place in the plan
         self.queue: deque[Work] = deque()
         self.part: Part | None = None
@@ -212,6 +214,7 @@ class Context:
             raise BadRequest.at("indices", f"{full} pages are full and uncommitted; {list(indices)} are not among them")
         self._check_rising_pages(indices)
         if list(indices) != list(range(len(indices))):
+            self.table.charges.check_pinned(self, self.charged - self.pinned_pages)
             self._reorder(indices)
         for _ in indices:
             self.table.commit_page(self)

@@ -53,6 +53,8 @@ def _problems(context: Context) -> list[str]:
     if not context.busy:
         if context.charged != table.charges.needed(context):
             found.append(f"{context.charged} pages are counted for its programs")
+        if context.pinned_pages != (context.charged if context.pinned else 0):
+            found.append(f"{context.pinned_pages} pages are counted as pinned")
         if context.computed > length:
             found.append(f"{context.computed} of {length} tokens are computed and nothing is under way")
         if len(pages) > table.pages_kept(context):

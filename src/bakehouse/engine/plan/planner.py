@@ -169,7 +169,8 @@ class Planner:
             if not work.begun:
                 work.begin()
                 self._check_fits(work)
-                self.contexts.charges.claim(context, self._pages_of(work))
+                pins = not work.scratch and (work.whole or work.adapter is not None)
+                self.contexts.charges.claim(context, self._pages_of(work), pins=pins)
             self._place_rows(batch, work, spare)
         except EngineError as error:
             self._refuse(batch.step, work, error)

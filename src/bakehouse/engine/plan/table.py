@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 
 from bakehouse.engine.brle import Ranges
 from bakehouse.engine.errors import Cancelled, LimitExceeded, NameTaken, OutOfPages
-from bakehouse.engine.plan.charges import Charges
+from bakehouse.engine.plan.charges import SHARE, Charges
 from bakehouse.engine.plan.contexts import Context
 from bakehouse.engine.plan.limits import PlanLimits
 from bakehouse.engine.plan.pages import PagePool
@@ -31,6 +32,7 @@ class ContextTable:
         self.preemptions = 0
         self.contexts: dict[int, Context] = {}
         self.scratch: dict[int, Context] = {}  # of passes without a context
+        self._owned: Counter[str] = Counter()
         self._names: dict[tuple[str, str], Context] = {}
         self._ids = count(1)
         self._ticks = count(1)
@@ -40,7 +42,7 @@ class ContextTable:
     def create(self, owner: str, name: str | None = None, program: str = "") -> Context:
         """An empty context. A name that is taken moves to it: the context that had it lives on without a name while a
         program has it open, and is released when none has. Raises `LimitExceeded`."""
-        self._admit()
+        self._admit(owner)
         context = self._add(Context(self, next(self._ids), owner, None), program)
         if name is not None:
             self._unbind(owner, name)
@@ -61,12 +63,14 @@ class ContextTable:
         All pages are shared, the partial one too: whoever writes to it first works on a copy. A pass under way on
         *context* is not in the child. Raises `NameTaken` for a name that a running program has open, `LimitExceeded`.
         """
-        self._admit()
+        self._admit(context.owner)
         if name is not None:
             held = self._names.get((context.owner, name))
             if held is not None and held.programs:
                 raise NameTaken(f"a context named {name!r} is in use; release it or choose another name")
         self.charges.check(program, self.limits.pages_for(len(context.tokens)))
+        if context.pinned:
+            self.charges.check_pinned(context, self.limits.pages_for(len(context.tokens)))
         child = Context(self, next(self._ids), context.owner, None)
         self._share(context, child)
         self.charges.settle(child)
@@ -86,7 +90,10 @@ class ContextTable:
         context.queue.clear()
         self._drop_pages(context, 0)
         self.charges.release(context)
-        self.contexts.pop(context.id, None)
+        if self.contexts.pop(context.id, None) is not None:
+            self._owned[context.owner] -= 1
+            if not self._owned[context.owner]:
+                del self._owned[context.owner]
         self.scratch.pop(context.id, None)
         if context.name is not None:
             del self._names[context.owner, context.name]
@@ -126,13 +133,16 @@ class ContextTable:
         yield from self.contexts.values()
         yield from self.scratch.values()
 
-    def _admit(self) -> None:
-        if len(self.contexts) >= self.limits.max_contexts:
-            raise LimitExceeded(f"there are {self.limits.max_contexts} contexts already; release some")
+    def _admit(self, owner: str) -> None:
+        """An owner has no more than three times what is left free, so that there are always some for others."""
+        most, mine = self.limits.max_contexts, self._owned[owner]
+        if mine >= SHARE * (most - len(self.contexts)):
+            raise LimitExceeded(f"there may be {most} contexts; of them this owner has {mine} already; release some")
 
     def _add(self, context: Context, program: str) -> Context:
         self.charges.open(context, program)
         self.contexts[context.id] = context
+        self._owned[context.owner] += 1
         self.touch(context)
         return context
 
