@@ -17,7 +17,7 @@ from bakehouse.build.process import BuildFailed, Log, Spawn, run_tool
 from bakehouse.build.trees import remove_tree
 from bakehouse.build.unpack import Contents, bad_package, manifest_of, scan
 from bakehouse.core.app import INFERLET, Function, Manifest, Version
-from bakehouse.core.errors import Invalid
+from bakehouse.core.errors import Invalid, NotFound
 from bakehouse.core.refs import RESERVED_NAMES, check_name
 from bakehouse.inferlets import manifest as pie
 from bakehouse.inferlets.errors import BadProgram, InferletError
@@ -136,7 +136,10 @@ class InferletBuilder:
 
     async def prepare(self, version: Version) -> None:
         """Install the program of a ready *version* again, where the node has lost it. Raises as `build` does."""
-        await self.build(version, lambda stream, lines: None, lambda current, total, message: None)
+        try:
+            await self.build(version, lambda stream, lines: None, lambda current, total, message: None)
+        except NotFound as error:
+            raise NotFound(f"{version.manifest.name}@{version.label} was deleted before this task began") from error
 
     async def _make(self, version: Version, app_dir: Path, text: str, log: Log, step: Step) -> str:
         self._temp.mkdir(parents=True, exist_ok=True)

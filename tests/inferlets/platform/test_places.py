@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -65,3 +66,21 @@ async def test_what_the_node_refuses_waits_until_others_have_left(server: Server
             await process.terminate()
         ended = server.wait(task_id, 30)
     assert (ended["status"], ended["attempt"] > 1) == (COMPLETED, True)
+
+
+async def test_what_waits_when_its_inferlet_is_deleted_says_so(server: Server, package: Package) -> None:
+    app = server.deploy(package("leaving"))
+    running = [send(server, "actor", ECHO)["id"] for _ in range(2)]
+    for task_id in running:
+        until(server, task_id, RUNNING)
+    waiting = send(server, "leaving", {"do": "nothing"})["id"]
+    server.data(server.api.delete(f"/apps/{app['id']}"))
+    async with client.connect(server.base_url, token=server.key) as talk:
+        for _ in range(600):
+            if not any(row["program"].startswith("leaving") for row in await talk.programs()):
+                break
+            await asyncio.sleep(0.05)
+    for task_id in running:
+        stop(server, task_id)
+    ended = server.wait(waiting, 30)
+    assert (ended["status"], ended["error"]) == (FAILED, "leaving@1.0.0 was deleted before this task began")
