@@ -180,7 +180,7 @@ def test_a_new_project_builds_and_runs(launched: Launched, tmp_path: Path) -> No
     files = bakery.create("fresh", tmp_path / "fresh")
     assert [path.name for path in files] == ["main.py", "Pie.toml", "README.md", ".gitignore"]
     ran = launched(tmp_path / "fresh", "--prompt", "Hello?")
-    assert ran.result == "".join(ran.messages)
+    assert ran.messages == ["You asked: Hello?"]
     assert ran.result
 
 

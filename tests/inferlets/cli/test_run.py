@@ -100,7 +100,7 @@ def test_a_native_program_runs_under_this_python(pie: Pie, script: Script) -> No
         "        found = ctx.generate(Sampler.greedy(), max_tokens=5).tokens()\n"
         "        return {'tokens': len(found), 'count': input['count']}\n"
     )
-    ended = pie("run", "--native", main, "--dummy", "--", "--prompt", "Hello", "--count", "3")
+    ended = pie("run", "--native", main.parent, "--dummy", "--", "--prompt", "Hello", "--count", "3")
     assert (ended.status, ended.err) == (0, "")
     assert ended.out == f'{pie.folder}\n[Result] {{"tokens": 5, "count": 3}}\n'
 
@@ -128,7 +128,7 @@ def test_native_imports_and_errors_are_the_files_own(pie: Pie, script: Script) -
     assert ended.err.endswith("[Error] KeyError: 'no such key'\n")
     broken = pie("run", "--native", script("def main(:\n"), "--dummy")
     assert broken.status == 1
-    assert "main.py" in broken.err
+    assert "main.py:1: SyntaxError: " in broken.err
     assert "Traceback" not in broken.err
 
 
@@ -146,6 +146,9 @@ def test_ctrl_c_ends_a_native_program(pie: Pie, script: Script, body: str) -> No
         (["--dummy"], "nothing to run"),
         (["--dummy", "--path", "x.wasm"], "there is no such file"),
         (["--dummy", "--native", "x.py"], "there is no such file"),
+        (["--dummy", "--native", str(Path(__file__).parents[3] / "docs")], "no entry point"),
+        (["--dummy", "--path", "x.wasm", "--items", "2"], "come after --, such as -- --items VALUE"),
+        (["--dumy", "x"], "there is no option --dumy; is --dummy meant?"),
         (["--dummy", "--path", "a.wasm", "--native", "b.py"], "give one of them"),
         (["--dummy", "--manifest", "Pie.toml", "x"], "goes with --path"),
         (["--dummy", "--also", "x.wasm", "x"], "goes with --path or --native"),

@@ -15,6 +15,7 @@ import pytest
 from tests.inferlets.examples.checks import CHECKS
 from tests.inferlets.examples.conftest import Stages
 from tests.inferlets.examples.support import EXAMPLES, NAMES, ROOT, manifest_of, source_of
+from tests.support.inferlets import keep_builds
 
 SLOW = pytest.mark.slow
 SOON = ("hello-world", "text-completion", "beam-search", "constrained-json", "agent-swarm")
@@ -78,7 +79,7 @@ def test_its_manifest_says_what_it_reads(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    return keep_builds(tmp_path_factory.mktemp("home"))
 
 
 def typed(commands: str, home: Path) -> str:

@@ -8,6 +8,7 @@ import typer
 
 import bakehouse
 from bakehouse.cli.pie import auth, config, doctor, model, remote, run, serve
+from bakehouse.cli.pie.words import WithArguments
 
 app = typer.Typer(
     name="pie",
@@ -33,7 +34,7 @@ def _pie(
     pass
 
 
-app.command()(run.run)
+app.command(cls=WithArguments)(run.run)
 app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.add_typer(config.app, name="config")
@@ -42,7 +43,7 @@ app.add_typer(auth.app, name="auth")
 app.command()(remote.install)
 app.command()(remote.uninstall)
 app.command()(remote.programs)
-app.command()(remote.submit)
+app.command(cls=WithArguments)(remote.submit)
 app.command("list")(remote.processes)
 app.command()(remote.attach)
 app.command()(remote.terminate)

@@ -64,7 +64,9 @@ def _module(path: Path) -> ModuleType:
 
     try:
         name = _program.module_name(path.read_text(encoding="utf-8"), str(path))
-    except (SyntaxError, UnicodeDecodeError) as error:
+    except SyntaxError as error:
+        raise Failure(f"{path}:{error.lineno}: {type(error).__name__}: {error.msg}", Exit.FAILED) from error
+    except UnicodeDecodeError as error:
         raise Failure(f"{path}: {error}", Exit.FAILED) from error
     module = ModuleType(name)
     module.__file__ = str(path)

@@ -17,7 +17,7 @@ from bakehouse.cli.failures import Exit, Failure
 from bakehouse.cli.pie.limits import read_limits
 from bakehouse.cli.pie.models import served
 from bakehouse.cli.pie.terminal import Terminal, feed_lines
-from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of, manifest_text, whose
+from bakehouse.cli.pie.wanted import OWNER, Wanted, manifest_of, manifest_text, python_file, whose
 from bakehouse.cli.server import settings_for
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.inferlets.base import Launch
@@ -49,7 +49,7 @@ def run(
     ] = None,
     native: Annotated[
         Path | None,
-        typer.Option("--native", help="A Python file, run by this Python without a sandbox.", dir_okay=False),
+        typer.Option("--native", help="A Python file or a program's folder, run by this Python without a sandbox."),
     ] = None,
     also: Annotated[
         list[Path] | None,
@@ -87,13 +87,15 @@ def run(
 
     Lines of a standard input that is no terminal are sent to the program as messages. Ctrl-C ends it.
     """
+    if path is not None and native is not None:
+        raise Failure("--path and --native: give one of them")
     program, arguments = _split(words or [], path is not None or native is not None)
     settings = settings_for(home, config)
     wanted = Wanted(
         program=program,
         path=path,
         manifest=manifest,
-        native=native,
+        native=native and python_file(native),
         also=tuple(also or ()),
         arguments=tuple(arguments),
         limits=read_limits(limit or [], settings),
@@ -121,12 +123,8 @@ def _split(words: list[str], named: bool) -> tuple[str | None, list[str]]:
 
 def _check(wanted: Wanted) -> None:
     """Refuse early, before an engine is started. Raises Failure."""
-    if wanted.path is not None and wanted.native is not None:
-        raise Failure("--path and --native: give one of them")
     if wanted.manifest is not None and wanted.path is None:
         raise Failure("--manifest goes with --path FILE.wasm")
-    if wanted.native is not None and not wanted.native.is_file():
-        raise Failure(f"{wanted.native}: there is no such file")
     if wanted.path is not None:
         manifest_of(wanted.path, wanted.manifest)
     if wanted.also and wanted.program is not None:

@@ -68,3 +68,14 @@ def manifest_text(path: Path, given: Path | None) -> str:
         return found.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise Failure(f"{found}: not UTF-8: {error.reason}") from error
+
+
+def python_file(given: Path) -> Path:
+    """The file *given*, or the entry point of the folder *given*. Raises Failure, `BadProject`."""
+    if given.is_dir():
+        from bakehouse.inferlets.bakery import entry_of
+
+        return given / entry_of(given)
+    if not given.is_file():
+        raise Failure(f"{given}: there is no such file")
+    return given

@@ -2,7 +2,18 @@
 
 from bakehouse.inferlets.bakery.build import Built, build, check
 from bakehouse.inferlets.bakery.problems import BadProject, BuildFailed, Problem
-from bakehouse.inferlets.bakery.project import Project, read_project
+from bakehouse.inferlets.bakery.project import Project, entry_of, read_project
 from bakehouse.inferlets.bakery.template import create
 
-__all__ = ["BadProject", "BuildFailed", "Built", "Problem", "Project", "build", "check", "create", "read_project"]
+__all__ = [
+    "BadProject",
+    "BuildFailed",
+    "Built",
+    "Problem",
+    "Project",
+    "build",
+    "check",
+    "create",
+    "entry_of",
+    "read_project",
+]

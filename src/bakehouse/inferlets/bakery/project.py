@@ -51,7 +51,7 @@ def read_project(source: Path) -> Project:
     if not source.exists():
         raise BadProject([Problem(str(source), None, "there is no such file or folder")])
     folder = source if source.is_dir() else source.parent
-    entry = _entry(folder) if source.is_dir() else _given_entry(source)
+    entry = entry_of(folder) if source.is_dir() else _given_entry(source)
     text, manifest = _manifest(folder, source)
     return Project(folder, entry, manifest, text, _requirements(folder))
 
@@ -62,7 +62,8 @@ def _given_entry(source: Path) -> str:
     return source.name
 
 
-def _entry(folder: Path) -> str:
+def entry_of(folder: Path) -> str:
+    """The file of the program in *folder* by which it begins. Raises `BadProject`."""
     for name in ENTRIES:
         if (folder / name).is_file():
             return name

@@ -10,23 +10,17 @@ from bakehouse.inferlets.manifest import FILENAME, check_name
 _MAIN = '''\
 """{name}: what this program does, in one line."""
 
-from inferlet import Context, Event, Model, Sampler, runtime, session
+from inferlet import Context, Model, Sampler, runtime, session
 
 
 def main(input: dict) -> str:
     """Runs once per launch, beside the model. What it returns is the program's result."""
-    model = Model.load(runtime.models()[0])
-    with Context(model) as ctx:
+    prompt = input.get("prompt", "Why does bread rise?")
+    session.send(f"You asked: {{prompt}}")  # the client sees it at once
+    with Context(Model.load(runtime.models()[0])) as ctx:
         ctx.system("You are a helpful assistant.")
-        ctx.user(input.get("prompt", "Why does bread rise?"))
-        answer = ""
-        for event in ctx.generate(Sampler.top_p(), max_tokens=256, decode=True):
-            match event:
-                case Event.Text(text=text):
-                    session.send(text)  # the client sees it at once
-                case Event.Done(text=text):
-                    answer = text
-    return answer
+        ctx.user(prompt)
+        return ctx.generate_text(Sampler.top_p(), max_tokens=256)
 '''
 
 _MANIFEST = """\
@@ -50,8 +44,8 @@ bakery build . -o {name}.wasm
 pie run --dummy --path {name}.wasm --manifest Pie.toml -- --prompt "Why does bread rise?"
 ```
 
-`--dummy` runs it on a model without weights, which writes random text. `pie run --native main.py --dummy` runs the
-program as plain Python, where a debugger can stop it.
+`--dummy` runs it on a model without weights, which writes random text. `pie run --native . --dummy` runs the program as
+plain Python, where a debugger can stop it.
 """
 
 _IGNORED = "*.wasm\n__pycache__/\n"
