@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bakehouse.inferlets.calls.base import Interface, check_size
 from bakehouse.inferlets.calls.packing import pack_file, unpack_file
-from bakehouse.inferlets.calls.results import Once
 
 
 class Client(Interface):
@@ -14,12 +13,7 @@ class Client(Interface):
 
     def receive(self) -> int:
         inbox = self._guest.messages
-
-        def tell(text: str) -> str:
-            inbox.used(text)
-            return text
-
-        return self._guest.waits.add(lambda: Once(inbox.receive(), tell, undo=inbox.put_back))
+        return self._guest.waits.add(lambda: inbox.receive(str))
 
     def send_file(self, data: str) -> None:
         guest = self._guest
@@ -27,9 +21,4 @@ class Client(Interface):
 
     def receive_file(self) -> int:
         inbox = self._guest.files
-
-        def tell(data: bytes) -> str:
-            inbox.used(data)
-            return pack_file(data)
-
-        return self._guest.waits.add(lambda: Once(inbox.receive(), tell, undo=inbox.put_back))
+        return self._guest.waits.add(lambda: inbox.receive(pack_file))

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import ExitStack
-from functools import partial
 from typing import TypeVar
 
 from bakehouse.engine.errors import BadRequest, NotFound
@@ -69,8 +68,10 @@ class WaitTable:
 
     def touch(self, number: int) -> None:
         """The wait of that number may be ready now. From any thread."""
-        self.ring(partial(self.mark, number))
-        self.flush()
+        with self._news:
+            self.mark(number)
+            due, self._due = self._due, []
+        _tell_all(due)
 
     def ring(self, wake: Callable[[], None]) -> None:
         self._rung.append(wake)
@@ -84,7 +85,7 @@ class WaitTable:
         _tell_all(due)
 
     def mark(self, number: int) -> None:
-        """Only rung: the lock is held."""
+        """With the lock held: of what is rung, or touched."""
         wait = self._waits.get(number)
         if wait is not None and wait.ready():
             self._ready.add(number)
