@@ -31,8 +31,10 @@ class Job(ABC):
     ended = False
     #: Whether more may follow a pass, so that cancelling it between two has a meaning.
     goes_on = False
-    #: Whether its result will likely be answered with the next job of the same kind, at once.
+    #: Whether its result will likely be answered with the next job, at once.
     asks_again = False
+    #: Whether that may be several jobs, of branches that begin here.
+    branches = False
 
     @abstractmethod
     def begin(self) -> Pass | None:

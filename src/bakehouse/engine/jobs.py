@@ -60,6 +60,9 @@ class FutureJob(Job):
 class FlushJob(FutureJob):
     """Everything buffered but the last token goes through the model."""
 
+    asks_again = True
+    branches = True
+
     def __init__(self, loop: EngineLoop, context: Context, owner: str, priority: int = 0) -> None:
         super().__init__(loop, context)
         self._owner = owner

@@ -47,6 +47,9 @@ STALLED_S = 0.01
 COMPANY_S = 0.002
 COMPANY_SHARE = 0.05
 
+#: A program that begins several branches at once is through when none came for so long.
+QUIET_S = 0.0003
+
 
 class _Call(Generic[T]):
     """A function for the loop's thread, and the future of its value."""
@@ -97,6 +100,7 @@ class EngineLoop:
         self._stopping = False
         self._failures = 0
         self._asked = self._answered = 0
+        self._branching = False
         self._step_s = 0.0
         self._max_failures = max_failures
         self._pool = ThreadPoolExecutor(mask_workers, thread_name_prefix=f"masks-{name}")
@@ -336,19 +340,19 @@ class EngineLoop:
         return bool(self._calls or self._undelivered) or not self.planner.idle()
 
     def _await_company(self) -> None:
-        """Programs that run pass by pass answer a result with their next pass. Those of the last step are waited for a
-        moment, so that they stay in one batch instead of splitting into several."""
-        if self._asked >= self._answered:
-            self._asked = self._answered = 0
-            return
+        """Programs answer a result with what they want next, the end of a generation often with several branches. Those
+        of the last step are waited for a moment, so that they stay in one batch instead of splitting into several."""
         until = time.perf_counter() + min(COMPANY_S, COMPANY_SHARE * self._step_s)
         with self._wake:
-            while self._asked < self._answered and not self._calls:
-                left = until - time.perf_counter()
+            while not self._calls and (missing := self._asked < self._answered) | self._branching:
+                left, asked = until - time.perf_counter(), self._asked
                 if left <= 0:
                     break
-                self._wake.wait(left)
+                self._wake.wait(left if missing else min(left, QUIET_S))
+                if not missing and self._asked == asked:
+                    break
             self._asked = self._answered = 0
+            self._branching = False
 
     def _step(self) -> None:
         """One turn: what cannot run is told so, then plan, run, commit and publish."""
@@ -444,6 +448,7 @@ class EngineLoop:
                     self._line_up(job, following)
                 else:
                     self._answered += job.asks_again and error is None
+                    self._branching |= job.branches and error is None
                     self._end(job, error)
             ended, self._undelivered = self._undelivered, []
         others = set(ended)

@@ -31,6 +31,8 @@ class GenerateJob(Job):
     """A generation, and the stream that its reader holds."""
 
     goes_on = True
+    asks_again = True
+    branches = True
 
     def __init__(self, generation: Generation, context: Context, loop: EngineLoop, deadline: float | None) -> None:
         self.context: Context = context

@@ -466,6 +466,38 @@ def test_programs_that_run_pass_by_pass_stay_in_one_batch(gated):
     assert after["steps"] - before["steps"] <= 24  # without company: two batches that take turns, or more
 
 
+def test_programs_that_go_on_after_a_generation_stay_in_one_batch(gated):
+    """One writes 60 tokens at a time, the other two at a time: its next generation is in the very next step."""
+    served, gate = gated
+    inner = gate.inner.forward
+
+    def slow(plan: StepPlan) -> Any:
+        time.sleep(0.03)
+        return inner(plan)
+
+    gate.inner.forward = slow  # type: ignore[method-assign]
+    barrier = threading.Barrier(2)
+
+    def work(times: int, tokens: int) -> None:
+        with Session(served, "ada") as session:
+            context = session.create_context()
+            session.append_tokens(context, [97])
+            request = GenerateRequest(context=context, sampler=GREEDY, max_tokens=tokens, stop=Stop(()))
+            barrier.wait(20)
+            for _ in range(times):
+                assert sum(len(chunk.tokens) for chunk in session.generate(request)) == tokens
+
+    before = served.loop.stats()
+    threads = [threading.Thread(target=work, args=arguments) for arguments in ((1, 60), (30, 2))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    after = served.loop.stats()
+    assert after["sequences"] - before["sequences"] == 120
+    assert after["steps"] - before["steps"] <= 75  # without company: 90, as it misses a step each time
+
+
 def test_drafts_of_a_pass_are_all_verified_or_refused(gated):
     served, _ = gated
     with Session(served, "ada") as session:
