@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -37,19 +40,30 @@ from bakehouse.wiring.listener import (
     started,
 )
 from bakehouse.wiring.local import Local, local_host, mcp_servers
+from bakehouse.wiring.monitor import monitor
 from bakehouse.wiring.watching import watching
 
 log = structlog.get_logger(__name__)
 
 
-def serve(settings: Settings, specs: Sequence[ModelSpec], *, no_auth: bool = False, new_models: bool = False) -> int:
-    """Run until SIGTERM or SIGINT; the exit code. *new_models*: those that are recorded meanwhile are served too.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What `serve` is to do. *new_models*: those that are recorded meanwhile are served too; *monitored*: what runs is
+    shown on stderr."""
+
+    no_auth: bool = False
+    new_models: bool = False
+    monitored: bool = False
+
+
+def serve(settings: Settings, specs: Sequence[ModelSpec], wanted: Wanted) -> int:
+    """Run until SIGTERM or SIGINT; the exit code.
 
     Raises Conflict when the data directory is in use, Invalid where other machines could reach a server without keys.
     """
     from bakehouse.observe.logging import configure_logging
 
-    if no_auth and not is_loopback(settings.host):
+    if wanted.no_auth and not is_loopback(settings.host):
         raise Invalid(f"--no-auth: {settings.host} can be reached by other machines; they must show a key")
     configure_logging(settings.log_format, settings.log_level)
     home = Home(settings.home)
@@ -58,7 +72,7 @@ def serve(settings: Settings, specs: Sequence[ModelSpec], *, no_auth: bool = Fal
         listener = bind(settings)
         url = settings.model_copy(update={"port": listener.getsockname()[1]}).url
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_main(settings, specs, home, listener, url, no_auth, new_models))
+            return runner.run(_main(settings, specs, home, listener, url, wanted))
     finally:
         home.unlock()
 
@@ -69,8 +83,7 @@ async def _main(
     home: Home,
     listener: socket.socket,
     url: str,
-    no_auth: bool,
-    new_models: bool,
+    wanted: Wanted,
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -79,17 +92,21 @@ async def _main(
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(_keys(settings))
         local = await stack.enter_async_context(_host(settings, specs))
-        if new_models:
-            await stack.enter_async_context(watching(settings.home, local.engine, log.info))
+        if wanted.new_models:
+            say = partial(log.info, action="model_added")
+            await stack.enter_async_context(watching(settings.home, local.engine, say))
+        if wanted.monitored:
+            showing = asyncio.create_task(monitor(local, partial(print, file=sys.stderr, flush=True)))
+            stack.callback(showing.cancel)
         desk = Desk(Processes(local.host), local.programs, local.relays, instance_limits(settings))
-        app = _app(PieInferlets(desk, keys, await keys.operator() if no_auth else None), url)
-        server = Server(server_config(app, ws=OPEN_SOCKETS if no_auth else SOCKETS))
+        app = _app(PieInferlets(desk, keys, await keys.operator() if wanted.no_auth else None), url)
+        server = Server(server_config(app, ws=OPEN_SOCKETS if wanted.no_auth else SOCKETS))
         settle_memory()
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await started(server, serving)
-        key = None if no_auth else await keys.first_key()
-        home.write_endpoint(url, key.text if key else None, new_models=new_models)
-        _announce(url, key.text if key else None, [spec.name for spec in specs], no_auth)
+        key = None if wanted.no_auth else await keys.first_key()
+        home.write_endpoint(url, key.text if key else None, new_models=wanted.new_models)
+        _announce(url, key.text if key else None, [spec.name for spec in specs], wanted.no_auth)
         await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping", action="drain")
         server.should_exit = True

@@ -16,6 +16,7 @@ from tests.inferlets.cli.conftest import Ended, Pie
 from tests.inferlets.client.support import PieServer, manifest
 from tests.support.inferlets import keep_builds
 from tests.support.server import free_port
+from tests.support.waiting import wait_until
 
 
 def test_install_and_uninstall(served: Pie) -> None:
@@ -162,7 +163,7 @@ def test_a_server_stops_when_it_is_told_and_keeps_its_programs(pie: Pie, server:
 
 
 def test_without_auth_nobody_shows_a_key(pie: Pie) -> None:
-    server = PieServer(pie.home, arguments=["--no-auth"])
+    server = PieServer(pie.home, arguments=["--no-auth", "--monitor", "--verbose"])
     try:
         server.start()
 
@@ -172,6 +173,8 @@ def test_without_auth_nobody_shows_a_key(pie: Pie) -> None:
 
         assert asyncio.run(hello()) == "local"
         assert pie.here("list", "--json").json == []
+        told = "instances: 0 run, 0 launched; dummy: 0 tokens/s, 0 contexts, 0 of "
+        wait_until(lambda: told in server.log_path.read_text(), "what runs to be shown", 10)
     finally:
         server.kill()
 

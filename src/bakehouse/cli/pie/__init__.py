@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 __all__ = ["main"]
 
+#: `failures.Exit`'s, for Ctrl-C while that is still being loaded.
+INTERRUPTED = 130
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
-    from bakehouse.cli.ending import run_commands
-    from bakehouse.cli.pie.app import app
-
+    try:
+        from bakehouse.cli.ending import run_commands
+        from bakehouse.cli.pie.app import app
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
     run_commands(app, arguments)

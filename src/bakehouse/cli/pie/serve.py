@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bakehouse.cli import options
+from bakehouse.cli.failures import Failure
 from bakehouse.cli.pie.models import served
 from bakehouse.cli.server import settings_for
 
@@ -27,14 +28,23 @@ def serve(
     allow_public: Annotated[
         bool | None, typer.Option("--allow-public", help="Allow an address that other machines can reach.")
     ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="The same as --log-level debug.")] = False,
+    monitor: Annotated[
+        bool, typer.Option("--monitor", "-m", help="Show what runs on stderr, a line when something has changed.")
+    ] = False,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     home: options.Home = None,
     config: options.Config = None,
 ) -> None:
     """Serve programs to clients until it is told to stop (Ctrl-C or SIGTERM)."""
-    settings = settings_for(home, config, host=host, port=port, allow_public=allow_public, log_level=log_level)
+    if verbose and log_level is not None:
+        raise Failure("--verbose and --log-level: give one of them")
+    level = "debug" if verbose else log_level
+    settings = settings_for(home, config, host=host, port=port, allow_public=allow_public, log_level=level)
     specs = served(settings.home, model or [], dummy)
     # Imported here, because it loads the whole server.
+    from bakehouse.wiring.pie import Wanted
     from bakehouse.wiring.pie import serve as run_server
 
-    raise typer.Exit(run_server(settings, specs, no_auth=no_auth, new_models=not model and not dummy))
+    wanted = Wanted(no_auth=no_auth, new_models=not model and not dummy, monitored=monitor)
+    raise typer.Exit(run_server(settings, specs, wanted))
