@@ -162,7 +162,9 @@ class Generation:
         drafts = self._index.result()
         drafts.extend(self.produced[self._indexed :])
         self._indexed = len(self.produced)
-        return drafts.propose(min(self._pace.count, self._limit - self._indexed - 1))
+        proposed = drafts.propose(min(self._pace.count, self._limit - self._indexed - 1))
+        stop = next((at for at, token in enumerate(proposed, 1) if token in self._around.stops), len(proposed))
+        return proposed[: self._strings.useful([(token, None) for token in proposed[:stop]])]
 
     # Results
 

@@ -42,6 +42,15 @@ class StopStrings(Generic[Item]):
             return self._cut(min(found))
         return Released(self._release(len(self._bytes) - self._open_end()))
 
+    def useful(self, items: Sequence[Item]) -> int:
+        """How many of *items* can matter if they come next: what stands behind a stop string cannot."""
+        text = self._bytes
+        for count, item in enumerate(items if self._strings else (), 1):
+            text += self._bytes_of(item)
+            if any(string in text for string in self._strings):
+                return count
+        return len(items)
+
     def finish(self) -> list[Item]:
         """What was held: no stop string came of it."""
         return self._release(len(self._bytes))

@@ -62,3 +62,16 @@ def test_without_strings_nothing_is_held():
     stopping: StopStrings[int] = StopStrings((), lambda _: b"x")
     assert stopping.feed(7).items == [7]
     assert stopping.finish() == []
+
+
+@given(STRINGS, PIECES | CUT_PIECES, st.integers(0, 6))
+def test_what_stands_behind_a_stop_string_is_of_no_use(strings, pieces, begun):
+    stopping: StopStrings[bytes] = StopStrings(strings, lambda piece: piece)
+    for piece in pieces[:begun]:
+        if stopping.feed(piece).hit:
+            return
+    ahead = pieces[begun:]
+    useful = stopping.useful(ahead)
+    hits = [stopping.feed(piece).hit for piece in ahead[:useful]]
+    assert hits[:-1] == [False] * len(hits[:-1])
+    assert useful == len(ahead) or hits[-1]
