@@ -22,7 +22,7 @@ console = Console(stderr=True)
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inferlets", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of everything on the dummy; nothing is written")
-    parser.add_argument("--agents", type=int, default=2, help="how many at one time")
+    parser.add_argument("--agents", type=int, help="how many at one time, in place of each workload's own number")
     parser.add_argument("--rounds", type=int, default=2, help="of the agentic work")
     parser.add_argument("--dtype", default="int8", help="of the model for the agentic work")
     parser.add_argument("--kv-tokens", type=int, default=32_768)
@@ -58,7 +58,7 @@ def costs(run: dict[str, Any], chosen: argparse.Namespace) -> None:
     run["figures"]["sockets"] = sockets.run(50 if few else 500)
 
 
-def agents(run: dict[str, Any], chosen: argparse.Namespace, source: str) -> None:
+def agentic(run: dict[str, Any], chosen: argparse.Namespace, source: str) -> None:
     """Each workload on each side, with the prefix cache and without, sides taking turns.
 
     With the cache each stage of the programs has its turn. Without it the last one only, and once: that takes long, and
@@ -72,10 +72,10 @@ def agents(run: dict[str, Any], chosen: argparse.Namespace, source: str) -> None
             for number in range(chosen.rounds if cache == "on" else 1):
                 for workload in chosen.work or WORKLOADS:
                     console.log(f"prefix cache {cache}, {workload}, round {number + 1}")
-                    stages = WORKLOADS[workload].stages
+                    stages, agents = WORKLOADS[workload].stages, chosen.agents or WORKLOADS[workload].agents
                     sides = ("stateless", *(stages if cache == "on" else stages[-1:]))
                     for side in reversed(sides) if number % 2 else sides:
-                        told = worker.ask("agents", workload=workload, agents=chosen.agents, side=side)
+                        told = worker.ask("agents", workload=workload, agents=agents, side=side)
                         found.setdefault(workload, {}).setdefault(side, []).append(told)
             if cache == "on" and not chosen.work:
                 told = worker.ask("completion", prompt=64, tokens=16 if chosen.quick else 128)
@@ -93,7 +93,6 @@ def main() -> None:
         "model": "the dummy"
         if chosen.quick
         else f"a model of random weights in the shape of Qwen3-0.6B, {chosen.dtype}",
-        "agents_at_once": chosen.agents,
         "figures": {},
         "agents": {},
     }
@@ -101,7 +100,7 @@ def main() -> None:
     if chosen.only != "agents":
         costs(run, chosen)
     if chosen.only != "costs":
-        agents(run, chosen, "dummy" if chosen.quick else str(setup.model()))
+        agentic(run, chosen, "dummy" if chosen.quick else str(setup.model()))
     if not chosen.quick and not chosen.only:
         console.log("written:", *map(str, common.write(run, "inferlets", report.markdown)))
     common.draw(report.sections(run), Console())

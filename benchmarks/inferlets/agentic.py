@@ -42,8 +42,10 @@ class Measures:
         self._agents += agents
         numbers = range(self._agents, self._agents + agents)
         if side == "stateless":
-            return self._timed(lambda: asyncio.run(self._clients(workload, numbers)))
-        return self._timed(lambda: self._programs(workload, numbers, side))
+            found = self._timed(lambda: asyncio.run(self._clients(workload, numbers)))
+        else:
+            found = self._timed(lambda: self._programs(workload, numbers, side))
+        return {"agents": agents, **found}
 
     async def _warm(self, system: str) -> None:
         """What agents have in common was read before: whoever comes first must not pay for it."""

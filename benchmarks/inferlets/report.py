@@ -61,8 +61,8 @@ def _agents(run: dict[str, Any], cache: str) -> Section:
         for side in (each for each in SIDES if each in middle):
             rows.append(_side(workload, side, middle[side], first, before))
             before = middle[side]["seconds"]
-    head = ["work", "by", "s", "gain", "of this step", "answers, tokens", "tokens run", "drafts", "held", "steps"]
-    return f"Agentic work, {run['agents_at_once']} agents at one time, prefix cache {cache}", head, rows
+    head = ["work", "agents", "by", "s", "gain", "of this step", "answers", "run", "drafts", "held", "steps"]
+    return f"Agentic work, prefix cache {cache}", head, rows
 
 
 def _side(workload: str, side: str, figures: dict[str, float], first: float, before: float) -> Row:
@@ -70,6 +70,7 @@ def _side(workload: str, side: str, figures: dict[str, float], first: float, bef
     seconds, drafted = figures["seconds"], figures["plan_drafted"]
     return [
         workload,
+        f"{figures['agents']:.0f}",
         SIDES[side],
         f"{seconds:.2f}",
         f"{first / seconds:.2f}",
@@ -106,8 +107,8 @@ def markdown(run: dict[str, Any]) -> str:
         "before. A token is a byte, so that counts are exact; copies and known words are longer in bytes than in the "
         "tokens of a real vocabulary, and drafts hold for longer. The stateless side calls the engine in its own "
         "process, without HTTP, JSON or a second process: what it loses is the engine's work alone. It has no drafts, "
-        "though a server might be set up to make them; the line before shows programs without. `tokens run` are those "
-        "that were generated, those that had to be read for them, and drafts; `gain` is against the stateless side, "
-        "`of this step` against the line before.",
+        "though a server might be set up to make them; the line before shows programs without. `answers` are "
+        "tokens that were said, `run` those and what had to be read for them, and drafts; `gain` is against the "
+        "stateless side, `of this step` against the line before.",
     ]
     return "\n".join([*lines, *tables(sections(run))]) + "\n"

@@ -87,13 +87,12 @@ def test_pieces_end_where_the_text_goes_on() -> None:
 
 
 def figures(seconds: float, drafted: int = 0, rejected: int = 0, said: int = 100) -> dict[str, float]:
-    return {
-        "seconds": seconds, "said": said, "rows": 300, "steps": 50, "plan_drafted": drafted, "plan_rejected": rejected
-    }  # fmt: skip
+    counts = {"agents": 1, "said": said, "rows": 300, "steps": 50}
+    return {**counts, "seconds": seconds, "plan_drafted": drafted, "plan_rejected": rejected}
 
 
 def run_of(**sides: dict[str, float]) -> dict[str, Any]:
-    return {"figures": {}, "agents_at_once": 2, "agents": {"on": {"work": {name: [at] for name, at in sides.items()}}}}
+    return {"figures": {}, "agents": {"on": {"work": {name: [at] for name, at in sides.items()}}}}
 
 
 def test_each_technique_is_told_by_itself() -> None:
@@ -105,8 +104,8 @@ def test_each_technique_is_told_by_itself() -> None:
     )
     ((title, _, rows),) = report.sections(run)
     assert "prefix cache on" in title
-    assert [row[3:5] for row in rows] == [["1.00", ""], ["1.20", "1.20"], ["1.50", "1.25"], ["2.40", "1.60"]]
-    assert [row[7:9] for row in rows] == [["0", ""], ["0", ""], ["0", ""], ["40", "75%"]]
+    assert [row[4:6] for row in rows] == [["1.00", ""], ["1.20", "1.20"], ["1.50", "1.25"], ["2.40", "1.60"]]
+    assert [row[8:10] for row in rows] == [["0", ""], ["0", ""], ["0", ""], ["40", "75%"]]
 
 
 def test_sides_that_said_different_things_are_no_result() -> None:

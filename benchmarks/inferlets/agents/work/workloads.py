@@ -162,11 +162,13 @@ async def constrained_json(chat: Chat) -> None:
 
 
 class Workload(NamedTuple):
-    """``system`` is the first turn, the same for all agents; ``copies``: much of what is said stands in the context."""
+    """``system`` is the first turn, the same for all agents; ``copies``: much of what is said stands in the context;
+    ``agents``: how many work at one time, one where its branches are several sequences already."""
 
     system: str
     play: Callable[[Chat], Awaitable[None]]
     copies: bool = True
+    agents: int = 1
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -174,7 +176,7 @@ class Workload(NamedTuple):
 
 
 WORKLOADS = {
-    "ReAct, 8 tool calls": Workload(scripts.REACT_SYSTEM, react),
+    "ReAct, 8 tool calls": Workload(scripts.REACT_SYSTEM, react, agents=2),
     "swarm of 4, 32 messages": Workload(scripts.SWARM_SYSTEM, swarm),
     "tree of thought, 3 levels": Workload(scripts.TREE_SYSTEM, tree_of_thought, copies=False),
     "skeleton of thought": Workload(scripts.SKELETON_SYSTEM, skeleton_of_thought),
