@@ -27,3 +27,6 @@ Key = Annotated[
     str | None, typer.Option("--key", help="The API key.  \\[default: INFERENCE_API_KEY, else the first key of HOME]")
 ]
 Owner = Annotated[str, typer.Option("--owner", help="Whose keys.")]
+Interactive = Annotated[
+    bool, typer.Option("--interactive", "-i", help="Send each line typed to the program, as a message.")
+]

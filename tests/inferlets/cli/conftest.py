@@ -64,10 +64,10 @@ class Pie:
                 command([str(argument) for argument in arguments])
         return Ended(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
-    def start(self, *arguments: object) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, stdin: int = subprocess.PIPE) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*ENTRY, *map(str, arguments)],
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

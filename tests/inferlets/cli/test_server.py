@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -71,6 +72,17 @@ def test_submit_follows_a_program_to_its_end(served: Pie) -> None:
     ended = served("submit", "tool", "--", "echo", "2", lines="a\nb\n")
     assert (ended.status, ended.out) == (0, "[Message] a\n[Message] b\n[Result] b\n")
     assert served("submit", "tool@1.0.0", "--", "fail").status == 1
+
+
+def test_what_is_typed_in_a_terminal_is_sent_when_somebody_says_so(served: Pie) -> None:
+    keyboard, terminal = os.openpty()
+    try:
+        running = served.start("submit", "-i", "tool", "--", "echo", "1", stdin=terminal)
+        os.write(keyboard, b"typed\n")
+        assert running.communicate(timeout=60)[0] == "[Message] typed\n[Result] typed\n"
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
 
 
 def test_what_was_left_to_itself_can_be_attached(served: Pie) -> None:

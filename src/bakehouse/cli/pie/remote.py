@@ -99,6 +99,7 @@ def terminate(
 def submit(
     words: Annotated[list[str], typer.Argument(metavar="INFERLET [-- ARGS]", help="An installed program.")],
     detach: Annotated[bool, typer.Option("--detach", help="Show its id and leave it to itself.")] = False,
+    interactive: options.Interactive = False,
     files: Files = Path("pie-files"),
     url: options.Url = None,
     key: options.Key = None,
@@ -117,7 +118,7 @@ def submit(
         if detach:
             Output(json).result({"process": process.id}, lambda console: console.print(process.id, markup=False))
             return Exit.OK
-        return await _follow(process, terminal, end=True)
+        return await _follow(process, terminal, interactive, end=True)
 
     raise typer.Exit(talk(url, key, home, work))
 
@@ -125,6 +126,7 @@ def submit(
 def attach(
     process: Id,
     after: Annotated[int | None, typer.Option(help="Show again what followed this event.", min=0)] = None,
+    interactive: options.Interactive = False,
     files: Files = Path("pie-files"),
     url: options.Url = None,
     key: options.Key = None,
@@ -135,14 +137,14 @@ def attach(
     terminal = Terminal(files, as_json=json)
 
     async def work(client: Client) -> int:
-        return await _follow(await client.attach(process, after=after), terminal, end=False)
+        return await _follow(await client.attach(process, after=after), terminal, interactive, end=False)
 
     raise typer.Exit(talk(url, key, home, work))
 
 
-async def _follow(process: Process, terminal: Terminal, *, end: bool) -> int:
+async def _follow(process: Process, terminal: Terminal, interactive: bool, *, end: bool) -> int:
     """Show its events and send it lines; the exit status. Interrupted, *end* it or leave it."""
-    if not sys.stdin.isatty():
+    if interactive or not sys.stdin.isatty():
         loop = asyncio.get_running_loop()
         feed_lines(sys.stdin, lambda line: _signal(process, line, loop), terminal.over)
     try:

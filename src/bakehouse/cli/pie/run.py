@@ -73,9 +73,7 @@ def run(
         list[str] | None,
         typer.Option("--limit", metavar="NAME=VALUE", help="What the program may use, such as memory=128MiB."),
     ] = None,
-    interactive: Annotated[
-        bool, typer.Option("--interactive", "-i", help="Send each line typed to the program, as a message.")
-    ] = False,
+    interactive: options.Interactive = False,
     files: Annotated[
         Path, typer.Option("--files", metavar="DIR", help="Where files go that the program sends.", file_okay=False)
     ] = Path("pie-files"),
