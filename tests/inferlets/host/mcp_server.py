@@ -43,6 +43,11 @@ def die() -> str:
     os._exit(3)
 
 
+@server.tool()
+def much(size: int) -> str:
+    return "x" * size
+
+
 @server.resource("recipe://rye")
 def rye() -> str:
     return "patience"

@@ -16,7 +16,7 @@ import pytest
 
 from bakehouse.inferlets.base import McpSession
 from bakehouse.inferlets.errors import McpFailed
-from bakehouse.inferlets.mcp import METHODS, ConfiguredMcp, McpServer, configured
+from bakehouse.inferlets.mcp import METHODS, ConfiguredMcp, McpServer, bounded, configured
 from bakehouse.inferlets.mcp.configured import PAUSE
 from tests.inferlets.host.support import launch
 
@@ -172,6 +172,31 @@ def test_a_server_that_does_not_speak(make: Make) -> None:
         mcp.connect(ADA, "mute").result(60)
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message has a mebibyte at most."""
+    monkeypatch.setattr(bounded, "MOST", 1 << 20)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_server_that_says_too_much_at_one_time_is_ended(make: Make) -> None:
+    session = make(McpServer(name="tried", command=COMMAND)).connect(ADA, "tried").result(60)
+    first = pid_of(session)
+    assert len(call(session, "much", size=1 << 18)) == 1 << 18
+    with pytest.raises(McpFailed, match="'tried': it sent a message of more than 1048576 bytes"):
+        call(session, "much", size=1 << 20)
+    assert pid_of(session) != first
+    eventually(lambda: not alive(first))
+
+
+@pytest.mark.usefixtures("short")
+def test_a_server_that_never_ends_its_line(make: Make) -> None:
+    flood = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
+    mcp = make(McpServer(name="flood", command=(sys.executable, "-c", flood), start_timeout=60))
+    with pytest.raises(McpFailed, match="'flood': it sent a message of more than"):
+        mcp.connect(ADA, "flood").result(60)
+
+
 def test_a_server_that_is_not_there(make: Make) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -245,6 +270,7 @@ def listening(port: int) -> Iterator[None]:
         server.wait()
 
 
+@pytest.mark.usefixtures("short")
 def test_over_http(make: Make, port: int) -> None:
     url = f"http://127.0.0.1:{port}/mcp"
     mcp = make(
@@ -252,6 +278,10 @@ def test_over_http(make: Make, port: int) -> None:
     )
     with listening(port):
         session = mcp.connect(ADA, "web").result(60)
+        assert call(session, "add", a=2, b=3) == "5"
+        assert len(call(session, "much", size=1 << 18)) == 1 << 18
+        with pytest.raises(McpFailed, match="'web': "):
+            call(session, "much", size=1 << 20)
         assert call(session, "add", a=2, b=3) == "5"
         with pytest.raises(McpFailed, match="'keyless': it could not be reached"):
             mcp.connect(ADA, "keyless").result(60)

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter
 
@@ -40,6 +40,7 @@ class Link:
         self._server = server
         self._client: Client | None = None
         self._stop = asyncio.Event()
+        self._why = "the connection to it was closed"
         self._over = False
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.get_running_loop().create_task(self._hold())
@@ -93,7 +94,7 @@ class Link:
         try:
             await asyncio.wait((asked, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not asked.done():
-                raise self._failed("the connection to it was closed")
+                raise self._failed(self._why)
             return asked.result()
         finally:
             asked.cancel()
@@ -104,7 +105,7 @@ class Link:
         from mcp_types import HEADER_MISMATCH, Request
 
         if self._client is None:
-            raise self._failed("the connection to it was closed")
+            raise self._failed(self._why)
         client, timeout = self._client, self._server.timeout
         try:
             request = Request[Any, Any](method=method, params=params)
@@ -122,7 +123,7 @@ class Link:
     async def _hold(self) -> None:
         """Open, stay open until it is to stop or the server is gone, and close."""
         try:
-            async with _client(self._server, self._stop.set, self._note_over) as client:
+            async with _client(self._server, self._stop.set, self._note_over, self._end_flood) as client:
                 self._client = client
                 self._opened.set_result(None)
                 await self._stop.wait()
@@ -140,15 +141,27 @@ class Link:
     def _note_over(self) -> None:
         self._over = True
 
+    def _end_flood(self) -> None:
+        from bakehouse.inferlets.mcp.bounded import too_long
+
+        self._why = too_long()
+        self._stop.set()
+        if not self._opened.done():
+            self._opened.set_exception(self._failed(self._why))
+            self._task.cancel()
+
     def _failed(self, text: str) -> McpFailed:
         return McpFailed(f"MCP server {self._server.name!r}: {text}")
 
 
 @asynccontextmanager
-async def _client(server: McpServer, on_end: Callable[[], None], on_over: Callable[[], None]) -> AsyncIterator[Client]:
+async def _client(
+    server: McpServer, on_end: Callable[[], None], on_over: Callable[[], None], on_flood: Callable[[], None]
+) -> AsyncIterator[Client]:
     """A client that has agreed on a version.
 
-    *on_end* is called when the server is gone, *on_over* when another one took its place and knows no session of ours.
+    *on_end* is called when the server is gone, *on_over* when another one took its place and knows no session of ours,
+    *on_flood* when it says too much at one time.
     """
     # Here, because it takes a second to load, and most hosts have no MCP servers.
     from mcp import Client
@@ -156,7 +169,7 @@ async def _client(server: McpServer, on_end: Callable[[], None], on_over: Callab
 
     ours = Implementation(name="bakehouse", version=bakehouse.__version__)
     async with (
-        _transport(server, on_end, on_over) as transport,
+        _transport(server, on_end, on_over, on_flood) as transport,
         Client(transport, client_info=ours, read_timeout_seconds=server.start_timeout, cache=None) as client,
     ):
         yield client
@@ -164,16 +177,21 @@ async def _client(server: McpServer, on_end: Callable[[], None], on_over: Callab
 
 @asynccontextmanager
 async def _transport(
-    server: McpServer, on_end: Callable[[], None], on_over: Callable[[], None]
+    server: McpServer, on_end: Callable[[], None], on_over: Callable[[], None], on_flood: Callable[[], None]
 ) -> AsyncIterator[Transport]:
     import httpx2
     from mcp import StdioServerParameters
     from mcp.client.stdio import stdio_client
     from mcp.client.streamable_http import streamable_http_client
 
+    from bakehouse.inferlets.mcp import bounded
+
     if server.command:
         command, *arguments = server.command
-        parameters = StdioServerParameters(command=command, args=arguments, env=dict(server.environment))
+        bounded.on_too_long.set(on_flood)
+        parameters = StdioServerParameters(
+            command=command, args=arguments, env=dict(server.environment), encoding=bounded.LINES
+        )
         # What it prints about itself is for the operator, so it goes where our own lines go.
         yield _watched(stdio_client(parameters, sys.__stderr__ or sys.stderr), on_end)
     else:
@@ -184,10 +202,13 @@ async def _transport(
             # Servers say it in words of their own, but the status is the protocol's.
             if response.status_code == 404 and "mcp-session-id" in response.request.headers:
                 on_over()
+            if not response.headers.get("content-type", "").startswith("text/event-stream"):  # whose events are bounded
+                response.stream = bounded.BoundedAnswer(cast(httpx2.AsyncByteStream, response.stream))
 
         headers, hooks = dict(server.headers), {"response": [look]}
         async with httpx2.AsyncClient(headers=headers, timeout=patience, event_hooks=hooks) as http:
-            yield _watched(streamable_http_client(server.url, http_client=http), on_end)
+            client = streamable_http_client(server.url, http_client=http, max_sse_event_size=bounded.MOST)
+            yield _watched(client, on_end)
 
 
 @asynccontextmanager
