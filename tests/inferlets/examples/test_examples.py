@@ -70,6 +70,11 @@ def test_its_folder_is_whole(name: str) -> None:
     assert source.count("\n") <= 80
 
 
+def test_the_list_of_examples_is_whole() -> None:
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| \[([\w-]+)\]\(\1\) \|", page, re.MULTILINE)) == NAMES
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_manifest_says_what_it_reads(name: str) -> None:
     source = source_of(name).read_text(encoding="utf-8")
