@@ -17,6 +17,8 @@ from bakehouse.inferlets.versions import Requirement, Version
 FILENAME = "Pie.toml"
 #: Bytes of a manifest, characters of a name; nothing but a mistake or an attack is longer.
 MAX_SIZE, MAX_NAME = 64 * 1024, 128
+#: What some editors put in front of a text.
+BOM = "\ufeff"
 
 #: The interfaces of this host, by the names that ``[runtime]`` uses.
 INTERFACES = {
@@ -82,7 +84,7 @@ class Manifest:
         if len(text.encode()) > MAX_SIZE:
             raise BadProgram(f"{FILENAME}: larger than {MAX_SIZE} bytes", field="")
         try:
-            content = _File.model_validate(tomllib.loads(text))
+            content = _File.model_validate(tomllib.loads(text.removeprefix(BOM)))
         except tomllib.TOMLDecodeError as error:
             raise BadProgram(f"{FILENAME}: no TOML: {error}", field="") from None
         except ValidationError as error:

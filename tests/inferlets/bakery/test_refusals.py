@@ -101,6 +101,26 @@ def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
     assert text.startswith("SyntaxError")
 
 
+@pytest.mark.parametrize("line", ["return 3", "await x", "from __future__ import annotations"])
+def test_so_it_has_where_only_the_grammar_is_right(tmp_path: Path, line: str) -> None:
+    assert only(project(tmp_path, {"main.py": f"x = 1\n{line}\n"}))[:2] == ("main.py", 2)
+
+
+def test_relative_imports_out_of_all_packages(tmp_path: Path) -> None:
+    files = {"main.py": "from . import other\nimport lib\n", "other.py": "", "lib/__init__.py": "from ..x import y\n"}
+    found = [(each.file, each.line) for each in refused(project(tmp_path, files))]
+    assert found == [("lib/__init__.py", 1), ("main.py", 1)]
+    guarded = "try:\n    from . import other\nexcept ImportError:\n    import other\n"
+    bakery.check(project(tmp_path / "guarded", {"main.py": guarded, "other.py": ""}))
+
+
+@pytest.mark.parametrize(("name", "whose"), [("inferlet", "the SDK"), ("json", "Python")])
+def test_an_own_module_that_another_would_hide(tmp_path: Path, name: str, whose: str) -> None:
+    file, line, text = only(project(tmp_path, {"main.py": f"import {name}\n", f"{name}.py": ""}))
+    assert (file, line) == ("main.py", 1)
+    assert f"{whose} has a module of this name" in text
+
+
 @pytest.mark.parametrize(
     "source", ["x = " + "(" * 5000 + ")" * 5000, "x = " + "-" * 100_000 + "1", "x" + ".y" * 20_000]
 )
@@ -222,6 +242,11 @@ def test_a_dependency_that_is_not_pure_python(tmp_path: Path) -> None:
     file, _, text = only(project(tmp_path, {"main.py": "", "requirements.txt": "orjson==3.10.0\n"}))
     assert file == "requirements"
     assert text.endswith("no version of orjson is there as a wheel of pure Python")
+
+
+def test_a_project_that_is_no_table(tmp_path: Path) -> None:
+    file, _, text = only(project(tmp_path, {"main.py": "", "pyproject.toml": "project = 3\n"}))
+    assert (file, text) == ("pyproject.toml", "project: must be a table")
 
 
 def test_dynamic_dependencies_are_not_guessed(tmp_path: Path) -> None:

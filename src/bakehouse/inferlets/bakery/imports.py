@@ -11,7 +11,7 @@ _CATCH = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """One import of the module *name*, dotted and absolute.
+    """One import of the module *name*, dotted and absolute; it begins with dots where they lead out of all packages.
 
     *names* are what is taken from it, each a submodule or something inside. A guarded one stands in a ``try`` that
     goes on without it.
@@ -69,6 +69,9 @@ def _from(node: ast.ImportFrom, package: str, guarded: bool) -> Iterator[Import]
         return
     # One dot is the package itself, each further one its parent.
     above = package.split(".") if package else []
+    if node.level > len(above):
+        yield Import("." * node.level + (node.module or ""), node.lineno, guarded, names)
+        return
     base = above[: len(above) - node.level + 1]
     name = ".".join([*base, *([node.module] if node.module else [])])
     if name:

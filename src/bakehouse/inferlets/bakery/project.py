@@ -130,6 +130,8 @@ def _from_toml(path: Path) -> list[str]:
         project = tomllib.loads(path.read_text(encoding="utf-8")).get("project", {})
     except tomllib.TOMLDecodeError as error:
         raise BadProject([Problem(path.name, None, f"no TOML: {error}")]) from None
+    if not isinstance(project, dict):
+        raise BadProject([Problem(path.name, None, "project: must be a table")])
     if "dependencies" in project.get("dynamic", []):
         raise BadProject([Problem(path.name, None, "dynamic dependencies cannot be read; list them")])
     dependencies = project.get("dependencies", [])

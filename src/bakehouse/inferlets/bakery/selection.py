@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,8 +105,25 @@ class _Walk:
             module = self._todo.pop()
             path = self._reached[module]
             for found in self._imports(path, module):
-                if not self._own(found):
+                if found.name.startswith("."):
+                    self._beyond(self._shown(path), found)
+                elif not self._own(found):
                     self._outside(self._shown(path), found)
+                else:
+                    self._hidden(self._shown(path), found)
+
+    def _beyond(self, file: str, found: Import) -> None:
+        if not found.guarded:
+            text = f"from {found.name} import: {file} is in no package that far up; write the import without the dots"
+            self.problems.append(Problem(file, found.line, text))
+
+    def _hidden(self, file: str, found: Import) -> None:
+        """Which of the two a launch would find depends on what is loaded before."""
+        top = found.name.partition(".")[0]
+        if top in self._modules and top in sandbox_modules() | {"inferlet"}:
+            whose = "the SDK" if top == "inferlet" else "Python"
+            text = f"import {top}: {whose} has a module of this name, which hides the project's own; rename that"
+            self.problems.append(Problem(file, found.line, text))
 
     def _own(self, found: Import) -> bool:
         """Whether it is the project's own; if so, it and the packages above it are reached."""
@@ -155,7 +173,12 @@ class _Walk:
 
     def _parsed(self, path: Path) -> ast.Module | None:
         try:
-            return ast.parse(path.read_bytes(), self._shown(path))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tree = ast.parse(path.read_bytes(), self._shown(path))
+                # Some errors are no matter of the grammar, such as a return outside of functions.
+                compile(tree, self._shown(path), "exec", dont_inherit=True)
+            return tree
         except SyntaxError as error:
             text = f"{type(error).__name__}: {error.msg} (as Python {_PYTHON} reads it, which runs this tool)"
             self.problems.append(Problem(self._shown(path), error.lineno, text))
