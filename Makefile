@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# Servers, commands and tools are processes of their own: what one has compiled, the next ones load.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -77,12 +79,15 @@ fix: install ## Let ruff repair what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# One process tree per test file keeps a file's server to itself, so files may run side by side.
+# One process tree per test file keeps a file's server to itself, so files may run side by side. Their order is that of
+# tests/conftest.py: what waits for processes first, what is over in a moment last.
+FILES_APART := --dist loadfile --no-loadscope-reorder
+
 test: install ## Every test but the long ones
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not gpu"
+	$(PYTEST) -n $(WORKERS) $(FILES_APART) -m "not slow and not gpu"
 
 test-fast: install ## The tests that need neither Node nor other clients' environments
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not slow and not interop and not gpu"
+	$(PYTEST) -n $(WORKERS) $(FILES_APART) -m "not slow and not interop and not gpu"
 
 test-interop: install ## The published clients against a real server
 	$(PYTEST) -m interop tests/interop
@@ -91,7 +96,7 @@ test-crash: install ## kill -9 of the server, 100 times on each database, with a
 	BAKEHOUSE_KILLS=100 $(PYTEST) -s -p no:cacheprovider --timeout 3600 tests/crash
 
 test-slow: install ## The long forms
-	$(PYTEST) -n $(WORKERS) --dist loadfile --timeout 1800 -m slow
+	$(PYTEST) -n $(WORKERS) $(FILES_APART) --timeout 1800 -m slow
 
 test-gpu: install ## The engine on CUDA; without a GPU its kernels in Triton's interpreter, where triton is installed
 	$(PYTEST) -m gpu tests/engine/gpu

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +17,26 @@ from tests.support.server import Server
 
 StartServer = Callable[..., Server]
 
+# Hundreds of processes start in a run: what one has compiled, the others load.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Started in the background of a shell, a run would have Ctrl-C ignored by all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+HERE = Path(__file__).parent
+FIRST = (
+    *("crash", "interop", "inferlets/examples", "examples", "e2e", "inferlets/platform", "faults", "replicas"),
+    *("inferlets/cli", "inferlets/bakery", "cli", "reference", "docs", "sdk", "build", "launch", "api"),
+)
+"""Folders whose files take long, for their processes or their clocks. A worker gets whole files, in this order: one of
+these at the end of a run would keep the others waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {HERE / folder: rank for rank, folder in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.parent, len(ranks)))
 
 
 @pytest.fixture(scope="session")
