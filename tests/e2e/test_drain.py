@@ -18,12 +18,21 @@ from tests.support.waiting import wait_until
 GRACE = 2
 
 
-@pytest.fixture
-def server(start_server: StartServer) -> Server:
-    server = start_server(env={"BAKEHOUSE_DRAIN_GRACE": str(GRACE), "BAKEHOUSE_MAX_INSTANCES": "4"})
+@pytest.fixture(scope="module")
+def kept(module_servers: StartServer) -> Server:
+    server = module_servers(env={"BAKEHOUSE_DRAIN_GRACE": str(GRACE), "BAKEHOUSE_MAX_INSTANCES": "4"})
     server.deploy(APPS / "probe")
-    server.run("probe")
     return server
+
+
+@pytest.fixture
+def server(kept: Server) -> Server:
+    """It runs, whatever the test before did, and has a warm instance."""
+    assert kept.process is not None
+    if kept.process.poll() is not None:
+        kept.start()
+    kept.run("probe")
+    return kept
 
 
 class Reader(threading.Thread):

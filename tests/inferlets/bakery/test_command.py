@@ -12,8 +12,9 @@ import pytest
 
 from tests.conftest import StartServer
 from tests.inferlets.bakery.test_refusals import MANIFEST, project
+from tests.inferlets.platform.conftest import with_model
 from tests.support.inferlets import keep_builds
-from tests.support.server import ENTRY, Server
+from tests.support.server import Server
 
 RUN = "import sys; from bakehouse.cli.bakery import main; main(sys.argv[1:])"
 
@@ -64,12 +65,7 @@ def test_what_is_there_is_not_created(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(module_servers: StartServer, tmp_path_factory: pytest.TempPathFactory) -> Server:
-    home = keep_builds(tmp_path_factory.mktemp("registry") / "home")
-    subprocess.run(
-        [sys.executable, "-c", ENTRY, "models", "add", "tiny", "dummy", "--home", str(home)],
-        check=True,
-        capture_output=True,
-    )
+    home = with_model(tmp_path_factory.mktemp("registry") / "home")
     return module_servers(home)
 
 
