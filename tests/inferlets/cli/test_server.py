@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from inferlet.client import connect
+from inferlet.client import Unauthorized, connect
 
 from bakehouse.cli.app import main as bakehouse
 from bakehouse.cli.bakery import main as bakery
@@ -149,6 +149,23 @@ def test_a_wrong_key_is_said(served: Pie) -> None:
     ended = served.here("list", "--url", url, "--key", "inf_wrong")
     assert ended.status == 3
     assert "not known" in ended.err
+
+
+def test_a_key_that_is_revoked_ends_its_connections(served: Pie) -> None:
+    key = served.here("auth", "add", "ada", "--json").json["key"]
+    url = json.loads((served.home / "endpoint.json").read_text())["url"]
+
+    async def cut_off() -> None:
+        async with connect(url, token=key) as ada:
+            assert await ada.processes() == []
+            await asyncio.to_thread(served.here, "auth", "remove", "ada")
+            async with asyncio.timeout(20):
+                while True:
+                    await ada.ping()
+                    await asyncio.sleep(0.1)
+
+    with pytest.raises(Unauthorized, match="revoked"):
+        asyncio.run(cut_off())
 
 
 def test_one_server_per_data_directory(served: Pie) -> None:

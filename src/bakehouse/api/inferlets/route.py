@@ -15,10 +15,13 @@ from bakehouse.api.common import problem
 from bakehouse.api.inferlets.base import WIRE, Inferlets
 from bakehouse.core.errors import BakehouseError, Forbidden, Unauthorized
 from bakehouse.core.identity import Caller
+from bakehouse.inferlets.talk import Wire
 
 PATH = "/inferlets/ws"
 #: Seconds for a client without a header to say who it is.
 HELLO_SECONDS = 10.0
+#: Between two looks whether the key of an open connection is good still.
+WATCH_SECONDS = 2.0
 #: Close codes of ours: the key is not good; the server has no room.
 UNAUTHORIZED, BUSY = 4401, 4429
 
@@ -43,14 +46,19 @@ async def talk(socket: WebSocket) -> None:
     try:
         first: str | None = None
         if caller is None:
-            caller, first = await _greeted(socket, inferlets)
+            caller, token, first = await _greeted(socket, inferlets)
         link = await inferlets.open(caller)
     except BakehouseError as error:
         await _leave(socket, error)
     except WebSocketDisconnect:
         return
     else:
-        await link.talk(socket.scope["extensions"][WIRE], first)
+        wire: Wire = socket.scope["extensions"][WIRE]
+        watching = asyncio.create_task(_watch(inferlets, token, wire))
+        try:
+            await link.talk(wire, first)
+        finally:
+            watching.cancel()
 
 
 def _bearer(socket: WebSocket) -> str | None:
@@ -79,8 +87,8 @@ def _refusal(socket: WebSocket, error: BakehouseError) -> Response:
     )
 
 
-async def _greeted(socket: WebSocket, inferlets: Inferlets) -> tuple[Caller, str]:
-    """Whom the first frame says, and that frame without its key. Raises `Unauthorized`, `TooMany`."""
+async def _greeted(socket: WebSocket, inferlets: Inferlets) -> tuple[Caller, str, str]:
+    """Whom the first frame says, its key, and that frame without it. Raises `Unauthorized`, `TooMany`."""
     with inferlets.knock():
         try:
             async with asyncio.timeout(HELLO_SECONDS):
@@ -89,12 +97,29 @@ async def _greeted(socket: WebSocket, inferlets: Inferlets) -> tuple[Caller, str
                 raise Unauthorized(_MISSING)
         except (TimeoutError, KeyError, orjson.JSONDecodeError) as error:
             raise Unauthorized(_MISSING) from error
-        caller = await inferlets.authenticate(frame.pop("token"))
-        return caller, orjson.dumps(frame).decode()
+        token = frame.pop("token")
+        return await inferlets.authenticate(token), token, orjson.dumps(frame).decode()
+
+
+async def _watch(inferlets: Inferlets, token: str | None, wire: Wire) -> None:
+    """End the connection when its key is no good any more."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        try:
+            await inferlets.authenticate(token)
+        except (Unauthorized, Forbidden) as error:
+            wire.write(_told(error))
+            await wire.end(UNAUTHORIZED, error.code)
+            return
+        except BakehouseError:
+            continue  # nobody can say now whether it is good; HTTP requests are refused meanwhile
 
 
 async def _leave(socket: WebSocket, error: BakehouseError) -> None:
     """Say why, and end the connection."""
-    told = {"id": None, "error": {"code": error.code, "message": error.detail}}
-    await socket.send_text(orjson.dumps(told).decode())
+    await socket.send_text(_told(error))
     await socket.close(UNAUTHORIZED if error.status in (401, 403) else BUSY, error.code)
+
+
+def _told(error: BakehouseError) -> str:
+    return orjson.dumps({"id": None, "error": {"code": error.code, "message": error.detail}}).decode()
