@@ -43,20 +43,26 @@ class Adapter:
         return None if handle is None else cls(model, handle, name)
 
     def clone(self, name: str) -> Self:
-        """A new adapter with a copy of the weights."""
+        """A new adapter with a copy of the weights. `NameTaken` where *name* is in use."""
         handle = int(result(self._host, self._host.adapters.clone(self._handle, name)))
         return type(self)(self.model, handle, name)
 
     def remove(self) -> None:
-        """Free it and its name."""
+        """Free it and its name; any later use of it is `NotFound`."""
         result(self._host, self._host.adapters.remove(self._handle))
 
     def load(self, path: str) -> None:
-        """Weights from *path* below the owner's folder of adapters: in PEFT's format, or as `save` wrote them."""
+        """Weights from *path* below the owner's folder of adapters: in PEFT's format, or as `save` wrote them.
+
+        Raises `BadRequest` where there are none, for a path that leads outside, and for what does not fit the model.
+        """
         result(self._host, self._host.adapters.load(self._handle, path))
 
     def save(self, path: str) -> None:
-        """Weights, and the state of `inferlet.zo`, to *path* below the owner's folder of adapters."""
+        """Weights, and the state of `inferlet.zo`, to *path* below the owner's folder of adapters.
+
+        Raises `BadRequest` for a path that leads outside.
+        """
         result(self._host, self._host.adapters.save(self._handle, path))
 
     def acquire_lock(self) -> bool:

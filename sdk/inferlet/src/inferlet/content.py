@@ -14,15 +14,21 @@ class Content:
 
     @dataclass(frozen=True)
     class Text:
+        """Plain text."""
+
         text: str
 
     @dataclass(frozen=True)
     class Image:
+        """An image: its type, such as ``image/png``, and its bytes."""
+
         mime: str
         data: bytes
 
     @dataclass(frozen=True)
     class Audio:
+        """A sound: its type, such as ``audio/wav``, and its bytes."""
+
         mime: str
         data: bytes
 
@@ -58,11 +64,13 @@ class ToolResult(list[AnyContent]):
 
 
 def tool_result(answer: dict[str, Any]) -> ToolResult:
+    """From what a server answers to ``tools/call``."""
     parts = [part_of(part) for part in answer.get("content", [])]
     return ToolResult(parts, bool(answer.get("isError")), answer.get("structuredContent"))
 
 
 def part_of(part: dict[str, Any]) -> AnyContent:
+    """From a part as the protocol has it; one of a kind that is not known is its JSON."""
     kind = part.get("type")
     if kind == "text":
         return Content.Text(part["text"])
@@ -78,6 +86,7 @@ def part_of(part: dict[str, Any]) -> AnyContent:
 
 
 def resource_of(resource: dict[str, Any]) -> Content.EmbeddedResource:
+    """From a resource's contents as the protocol has them."""
     blob = resource.get("blob")
     return Content.EmbeddedResource(
         resource["uri"],

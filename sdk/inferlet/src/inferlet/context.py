@@ -56,7 +56,7 @@ class Context:
 
     Without a *name* it is this program's alone and is freed with it, or when the last reference to it goes. With one it
     stays, for `lookup` by later programs of the same owner, until it is released; a name that is taken goes over to the
-    new context. *fill* is ids to begin with.
+    new context. *fill* is ids to begin with. Raises `LimitExceeded` where the program has too many of them.
 
     While a generation of it is under way it can be forked, looked at and released; anything else ends that generation
     after what was read of it.
@@ -96,7 +96,7 @@ class Context:
         return self._of(self.model, self._host.contexts.fork(self._handle, name), name)
 
     def release(self) -> None:
-        """Free it and its name; what runs of it is `Cancelled`. May be repeated. Any other use of it is `NotFound`."""
+        """Free it, pages and name; what runs of it is `Cancelled`. May be repeated. All other uses are `NotFound`."""
         if not self._released:
             self._released = True
             self._host.contexts.release(self._handle)
@@ -146,15 +146,18 @@ class Context:
         self._use().seal(self._handle)
 
     def fill(self, text: str) -> None:
-        """Append the ids of *text*."""
+        """Append the ids of *text*, as `Tokenizer.encode` gives them."""
         self._use().append(self._handle, self.model.tokenizer()._encoded(text))
 
     def fill_tokens(self, ids: Iterable[int]) -> None:
-        """Append *ids*."""
+        """Append *ids*, any iterable of them. Raises `BadRequest` for one that is beyond the vocabulary."""
         self._use().append(self._handle, pack_ids(ids))
 
     def equip_tools(self, tools: Iterable[str]) -> None:
-        """Declare *tools*, each as JSON text: a function, bare or in the wrapper of the OpenAI API."""
+        """Declare *tools*, each as JSON text: a function, bare or in the wrapper of the OpenAI API.
+
+        Raises `BadRequest` for what is no JSON, or has no name.
+        """
         self._use().equip_tools(self._handle, json.dumps(_texts(tools)))
 
     def answer_tool(self, name: str, value: str) -> None:
@@ -166,7 +169,10 @@ class Context:
         return self.model.stop_tokens
 
     def flush(self) -> None:
-        """Run all but the last buffered token through the model. Nothing happens with fewer than two."""
+        """Run all but the last buffered token through the model. Nothing happens with fewer than two.
+
+        Raises `OutOfPages` where the KV pool cannot hold them, and leaves the context as it was.
+        """
         self._use()
         result(self._host, self._host.passes.flush(self._handle))
 
@@ -186,14 +192,17 @@ class Context:
 
     @property
     def tokens_per_page(self) -> int:
+        """Tokens that a KV page holds."""
         return self.model.page_size
 
     @property
     def committed_page_count(self) -> int:
+        """Pages that are full and never change again; others may share them."""
         return self.state().committed_pages
 
     @property
     def last_position(self) -> int | None:
+        """The highest position that the model has seen, counted from 0; None in an empty context."""
         return self.state().last_position
 
     @property
@@ -295,6 +304,8 @@ class Context:
 
         It is `EventStream` with any of *decode*, *reasoning* and *tool_use*, otherwise `TokenStream`. It ends at a stop
         token, which is in no stream but stays buffered, after *max_tokens*, or at the model's longest context.
+        What goes wrong comes with the call or with an item of the stream: `BadRequest`, `OutOfPages`,
+        `DeadlineExceeded` after *timeout* seconds, `Cancelled` where its context is released or used otherwise.
         *auto_flush* opens the assistant's turn first; to go on with a turn that is open, say False.
 
         *logit_mask* says what may come. Run lengths, and what `Matcher.next_token_logit_mask` gives, are the same for

@@ -6,7 +6,7 @@ from __future__ import annotations
 class HostError(RuntimeError):
     """A call failed. ``code`` is stable for programs, the text is for people."""
 
-    code = "host_error"
+    code: str = "host_error"
 
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)

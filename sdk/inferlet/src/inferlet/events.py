@@ -65,4 +65,5 @@ def events_of(rows: list[list[Any]]) -> list[AnyEvent]:
 
 
 def parse_events(text: str) -> list[AnyEvent]:
+    """The same, as JSON."""
     return events_of(json.loads(text))

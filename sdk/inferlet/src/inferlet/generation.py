@@ -33,6 +33,7 @@ class Penalties:
     bias: Mapping[int, float] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
+        """The form in which a host takes it."""
         return {
             "repetition": self.repetition,
             "frequency": self.frequency,
@@ -46,8 +47,8 @@ class PromptLookup:
     """Draft what followed the last time the text ended like this: the same output in fewer steps where texts repeat.
 
     At most ``tokens`` are drafted at a time, and fewer while drafts do not hold. The end is compared with what stands
-    before by its last ``longest`` tokens, and nothing is drafted where less than the last ``shortest`` are alike. Where a
-    token is a letter or two, take 3 or more for the shortest and 16 for the longest.
+    before by its last ``longest`` tokens, and nothing is drafted where less than the last ``shortest`` are alike. Where
+    a token is a letter or two, take 3 or more for the shortest and 16 for the longest.
     """
 
     tokens: int = 8
@@ -55,6 +56,7 @@ class PromptLookup:
     shortest: int = 1
 
     def request(self) -> dict[str, Any]:
+        """The form in which a host takes it."""
         return {"tokens": self.tokens, "longest": self.longest, "shortest": self.shortest}
 
 
@@ -68,6 +70,8 @@ class TokenLogprob:
 
 
 class HasHandle(Protocol):
+    """An `Adapter` of either surface."""
+
     _handle: int
 
 
@@ -185,6 +189,7 @@ class Item:
 
     @classmethod
     def parse(cls, text: str) -> Item:
+        """From the form in which a host gives it, a JSON object."""
         item = json.loads(text)
         return cls(
             item.get("tokens", []),
@@ -195,4 +200,5 @@ class Item:
 
 
 def logprobs_of(rows: Iterable[Sequence[Any]]) -> list[TokenLogprob]:
+    """From the form in which a host gives them: the fields of each in a list."""
     return [TokenLogprob(token, logprob, [(id_, value) for id_, value in top]) for token, logprob, top in rows]

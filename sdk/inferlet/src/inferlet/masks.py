@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import ClassVar, overload
 
 from inferlet._host import Host, host
 from inferlet._packing import pack_ids, unpack_ids
@@ -25,7 +25,10 @@ class Mask(Sequence[int]):
 
     @classmethod
     def of(cls, runs: Iterable[int]) -> Mask:
-        """The mask of *runs*, made known to the host once, for a program that uses it many times."""
+        """The mask of *runs*, made known to the host once, for a program that uses it many times.
+
+        Raises `LimitExceeded` where too many are kept (``matchers`` of them), or one is too large.
+        """
         found = host()
         return cls(found, found.grammars.create_mask(pack_ids(runs)))
 
@@ -36,11 +39,13 @@ class Mask(Sequence[int]):
 
     @property
     def runs(self) -> array[int]:
+        """The run lengths, 32 bits each. The host is asked for them once."""
         if self._runs is None:
             self._runs = unpack_ids(self._host.grammars.read_mask(self._handle))
         return self._runs
 
     def allows(self, token: int) -> bool:
+        """Whether the id *token* may come."""
         return allows(self.runs, token)
 
     def allowed(self) -> list[int]:
@@ -68,7 +73,7 @@ class Mask(Sequence[int]):
             return NotImplemented
         return list(self.runs) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"Mask.of({self.runs.tolist()})"

@@ -16,18 +16,21 @@ if TYPE_CHECKING:
 
 
 def push(topic: str, message: str) -> None:
-    """Put *message* at the end of the queue of *topic*. It stays there until somebody pulls it."""
+    """Put *message* at the end of the queue of *topic*. It stays there until somebody pulls it.
+
+    Raises `LimitExceeded` for a message that is too long, or a queue that is full.
+    """
     host().messaging.push(topic, message)
 
 
 def pull(topic: str) -> str:
-    """The next message of the queue, which nobody else gets; who waits longest is served first."""
+    """The next message of the queue, which nobody else gets; who waits longest is served first. Waits for ever."""
     found = host()
     return result(found, found.messaging.pull(topic))
 
 
 def broadcast(topic: str, message: str) -> None:
-    """To everybody who is subscribed to *topic* now."""
+    """To everybody who is subscribed to *topic* now. Raises `LimitExceeded` for a message that is too long."""
     host().messaging.broadcast(topic, message)
 
 

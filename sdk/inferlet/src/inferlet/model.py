@@ -7,7 +7,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 from inferlet._host import Host, host
 from inferlet._packing import pack_ids, unpack_bytes, unpack_ids
@@ -27,6 +27,7 @@ class Model:
         return cls(found, found.models.load(name))
 
     def tokenizer(self) -> Tokenizer:
+        """Its tokenizer; always the same object."""
         return self._tokenizer
 
     @cached_property
@@ -41,10 +42,12 @@ class Model:
 
     @property
     def name(self) -> str:
+        """What `load` takes."""
         return str(self.info["name"])
 
     @property
     def architecture(self) -> str:
+        """Of the network: llama, qwen3, gemma3, ..., or dummy."""
         return str(self.info["architecture"])
 
     @property
@@ -54,6 +57,7 @@ class Model:
 
     @property
     def vocab_size(self) -> int:
+        """Ids there are: they lie below it, and a mask over the vocabulary has this length."""
         return int(self.info["vocab_size"])
 
     @property
@@ -63,6 +67,7 @@ class Model:
 
     @property
     def layers(self) -> int:
+        """Blocks of the network."""
         return int(self.info["layers"])
 
     @property
@@ -93,7 +98,8 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of *text*. Special tokens in it become their single ids; no beginning or end is added.
 
-        So text of a user may open and close turns; take such markers out before, where that matters.
+        So text of a user may open and close turns; take such markers out before, where that matters. No text gives no
+        ids. Raises `BadRequest` for half a surrogate pair.
         """
         return unpack_ids(self._encoded(text)).tolist()
 
@@ -101,7 +107,7 @@ class Tokenizer:
         return self.model._host.models.encode(self.model._handle, text)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of *ids*, with special tokens in it; broken UTF-8 becomes U+FFFD."""
+        """The text of *ids*, with special tokens in it; broken UTF-8 becomes U+FFFD, unknown ids nothing."""
         return self.model._host.models.decode(self.model._handle, pack_ids(ids))
 
     def vocabs(self) -> tuple[list[int], Sequence[bytes]]:
@@ -148,7 +154,7 @@ class Pieces(Sequence[bytes]):
             return NotImplemented
         return list(self) == list(other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
 
 def _read_vocabulary(packed: str) -> tuple[list[int], Pieces]:

@@ -56,6 +56,7 @@ class Output:
 
         @property
         def value(self) -> None:
+            """Nothing."""
             return None
 
     @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Output:
 
         @property
         def value(self) -> list[int]:
+            """One id for each index of a sampler that draws, in their order."""
             return self.tokens
 
     @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Output:
 
         @property
         def value(self) -> tuple[list[int], list[int], list[int]]:
+            """``accepted``, ``next_tokens``, ``next_positions``."""
             return self.accepted, self.next_tokens, self.next_positions
 
     @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class Output:
 
         @property
         def value(self) -> list[bytes]:
+            """One for each index, 4 bytes a number: ``array("f", value[0])``."""
             return self.embeddings
 
     @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class Output:
 
         @property
         def value(self) -> list[Distribution]:
+            """One for each index."""
             return self.distributions
 
 

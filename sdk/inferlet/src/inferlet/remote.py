@@ -59,23 +59,24 @@ class RemoteHost:
         except BaseException:
             self.close()
             raise
-        self.waits = cast(_host.Waits, _RemoteWaits(self))
-        self.models = cast(_host.Models, _Interface(self, "models"))
-        self.contexts = cast(_host.Contexts, _Interface(self, "contexts"))
-        self.passes = cast(_host.Passes, _Interface(self, "passes"))
-        self.grammars = cast(_host.Grammars, _Interface(self, "grammars"))
-        self.decoders = cast(_host.Decoders, _Interface(self, "decoders"))
-        self.adapters = cast(_host.Adapters, _Interface(self, "adapters"))
-        self.client = cast(_host.Client, _Interface(self, "client"))
-        self.runtime = cast(_host.Runtime, _Interface(self, "runtime"))
-        self.messaging = cast(_host.Messaging, _Interface(self, "messaging"))
-        self.mcp = cast(_host.Mcp, _Interface(self, "mcp"))
+        self.waits: _host.Waits = cast(_host.Waits, _RemoteWaits(self))
+        self.models: _host.Models = cast(_host.Models, _Interface(self, "models"))
+        self.contexts: _host.Contexts = cast(_host.Contexts, _Interface(self, "contexts"))
+        self.passes: _host.Passes = cast(_host.Passes, _Interface(self, "passes"))
+        self.grammars: _host.Grammars = cast(_host.Grammars, _Interface(self, "grammars"))
+        self.decoders: _host.Decoders = cast(_host.Decoders, _Interface(self, "decoders"))
+        self.adapters: _host.Adapters = cast(_host.Adapters, _Interface(self, "adapters"))
+        self.client: _host.Client = cast(_host.Client, _Interface(self, "client"))
+        self.runtime: _host.Runtime = cast(_host.Runtime, _Interface(self, "runtime"))
+        self.messaging: _host.Messaging = cast(_host.Messaging, _Interface(self, "messaging"))
+        self.mcp: _host.Mcp = cast(_host.Mcp, _Interface(self, "mcp"))
 
     def send(self, text: str) -> None:
         """A message for the program's ``session.receive``, as a client of it would send."""
         self._run(self._connection.request("signal", process=self._process, text=text))
 
     def send_file(self, data: bytes) -> None:
+        """A file for its ``session.receive_file``."""
         self._run(self._connection.request("file", data, process=self._process))
 
     def when_ready(self, wait: int, call: Callable[[], None]) -> None:
@@ -112,6 +113,7 @@ class RemoteHost:
             await asyncio.sleep(0)  # they are told in the turn after their task's end
 
     def request(self, op: str, **fields: Any) -> Any:
+        """The value of what the server answers. Raises its errors, and `ConnectionLost`."""
         return self._run(self._connection.request(op, **fields)).get("value")
 
     def release(self, interface: str, method: str, arguments: list[Any]) -> None:

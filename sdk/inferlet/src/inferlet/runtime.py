@@ -11,7 +11,7 @@ from inferlet._waits import result
 
 
 def version() -> str:
-    """Of the runtime."""
+    """Of the runtime: three numbers, ``1.2.3``."""
     return host().runtime.version()
 
 
@@ -27,7 +27,7 @@ def username() -> str:
 
 
 def instance_id() -> str:
-    """Of this one run of the program; no other has it."""
+    """Of this one run of the program: text that no other run has."""
     return host().runtime.instance_id()
 
 

@@ -9,7 +9,7 @@ from inferlet._waits import result
 
 
 def send(text: str) -> None:
-    """Send *text*. Does not wait for anybody to read it."""
+    """Send *text*; nobody waits for it to be read. Raises `LimitExceeded` for more bytes than ``message`` allows."""
     host().client.send(text)
 
 
@@ -20,11 +20,11 @@ def receive() -> str:
 
 
 def send_file(data: bytes) -> None:
-    """Send *data* as a file."""
+    """Send *data* as a file. Raises `LimitExceeded` for more bytes than ``file`` allows."""
     host().client.send_file(pack_file(data))
 
 
 def receive_file() -> bytes:
-    """The next file, in the order they were sent."""
+    """The next file, in the order they were sent; those that came before the call wait in a queue."""
     found = host()
     return unpack_file(result(found, found.client.receive_file()))

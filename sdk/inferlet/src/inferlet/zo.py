@@ -22,7 +22,8 @@ def initialize(
     """Give *adapter* fresh weights of *rank*, scaled by *alpha* / *rank*.
 
     An update takes *population_size* scores, of which the best *mu_fraction* count. *initial_sigma* is the standard
-    deviation of the noise at the start, in units of the weights.
+    deviation of the noise at the start, in units of the weights. Raises `BadRequest` for numbers that cannot be,
+    `Locked` where another program has the adapter's lock.
     """
     options = {
         "rank": rank,
@@ -37,7 +38,8 @@ def initialize(
 def update(adapter: Adapter, scores: Sequence[float], seeds: Sequence[int], max_sigma: float = 0.0) -> None:
     """Move the mean towards the candidates that scored best; higher is better.
 
-    One score and one seed for each of the population. The noise grows to at most *max_sigma*; 0 sets no bound.
+    One score and one seed for each of the population. The noise grows to at most *max_sigma*; 0 sets no bound. Raises
+    `BadRequest` for other numbers of them, `Locked` where another program has the adapter's lock.
     """
     options = {"scores": list(scores), "seeds": list(seeds), "max_sigma": max_sigma}
     result(adapter._host, adapter._host.adapters.zo_update(adapter._handle, pack_json(options)))

@@ -107,14 +107,15 @@ class ForwardPass:
         return self
 
     def timeout(self, seconds: float) -> Self:
-        """End the pass as `DeadlineExceeded` after that time."""
+        """End the pass as `DeadlineExceeded` after so many *seconds*."""
         self._timeout = seconds
         return self
 
     async def execute(self) -> AnyOutput:
         """Run it. When it fails its context is as before, and what was said of the pass is used up all the same.
 
-        Pages are reserved and committed, and the cursor moves on, without more ado.
+        Pages are reserved and committed, and the cursor moves on, without more ado. Raises `BadRequest` for what cannot
+        be, `OutOfPages`, and `DeadlineExceeded` after `timeout`.
         """
         wait = self._start()
         return output_of(await result(self.model._host, wait))

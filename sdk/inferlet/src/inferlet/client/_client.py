@@ -29,6 +29,7 @@ class Client:
 
     @classmethod
     async def open(cls, url: str, token: str | None = None) -> Client:
+        """Connect to *url*. Raises `Unauthorized`, `ConnectionLost`; to be closed. `connect` does both."""
         client = cls()
         client._connection = await Connection.open(url, token, client._unasked, client._lost)
         return client
@@ -72,6 +73,7 @@ class Client:
         return found
 
     async def terminate(self, process_id: str) -> None:
+        """End that program, one of this owner. Raises `NotFound`."""
         await self._connection.request("terminate", process=process_id)
 
     async def programs(self) -> list[dict[str, Any]]:
