@@ -13,12 +13,15 @@ async def _serve(config: Config, path: Path) -> Stop:
     # Imported here: it loads torch, and what is missing of it must be told as every other refusal is.
     from bakehouse.engine.handle import Engine
     from bakehouse.engine.serve import Server
+    from bakehouse.engine.watchdog import Watchdog
 
     engine = await Engine.start(config.specs)
+    watchdog = Watchdog(engine.trouble)
     server = Server(engine, path)
     await server.start()
 
     async def stop() -> None:
+        watchdog.close()
         await server.close(config.drain)
         await engine.close()
 

@@ -94,6 +94,13 @@ class Engine(AsyncEngine):
     async def stats(self, model: str) -> dict[str, Any]:
         return self._served(model).loop.stats()
 
+    def trouble(self, patience: float) -> str:
+        """What is wrong with a model that will not get better: it gave up, or its step takes more than *patience* s.
+
+        Empty where all is well. Does not block, from any thread.
+        """
+        return next(filter(None, (model.loop.trouble(patience) for model in self._models.values())), "")
+
     async def close(self) -> None:
         await asyncio.gather(*(asyncio.to_thread(model.close) for model in self._models.values()))
 

@@ -102,6 +102,7 @@ class EngineLoop:
         self._asked = self._answered = 0
         self._branching = False
         self._step_s = 0.0
+        self._busy_since: float | None = None
         self._max_failures = max_failures
         self._pool = ThreadPoolExecutor(mask_workers, thread_name_prefix=f"masks-{name}")
         self._aside = Workers(ASIDE_WORKERS, f"aside-{name}")
@@ -196,6 +197,17 @@ class EngineLoop:
         with self.lock:
             self._check_alive()
             return self._aside.run(owner, function)
+
+    def trouble(self, patience: float) -> str:
+        """Why nothing more is to be expected: it is dead, or what it does now takes more than *patience* seconds.
+
+        Empty where all is well. Does not block.
+        """
+        if self.dead is not None:
+            return self.dead.detail
+        since = self._busy_since
+        hangs = since is not None and time.monotonic() - since > patience
+        return f"a step of model {self.name} did not end in {patience:g} s" if hangs else ""
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start and gauges of now, as numbers by name."""
@@ -331,10 +343,14 @@ class EngineLoop:
                 calls = list(self._calls)
                 self._calls.clear()
             for call in calls:
+                self._busy_since = time.monotonic()
                 call.run()
+            self._busy_since = None
             self._await_company()
             if not self.planner.idle() or self._undelivered:
+                self._busy_since = time.monotonic()
                 self._step()
+                self._busy_since = None
 
     def _has_work(self) -> bool:
         return bool(self._calls or self._undelivered) or not self.planner.idle()

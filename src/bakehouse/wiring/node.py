@@ -49,6 +49,7 @@ async def _serve(config: Config, path: Path) -> Stop:
     # Imported here: they load torch and wasmtime, and what is missing of them must be told as other refusals are.
     try:
         from bakehouse.engine.serve import Server
+        from bakehouse.engine.watchdog import Watchdog
         from bakehouse.inferlets.dialogue import Desk
         from bakehouse.inferlets.dialogue.serving import DialogueServer
         from bakehouse.inferlets.processes import Processes
@@ -67,6 +68,7 @@ async def _serve(config: Config, path: Path) -> Stop:
         local = await stack.enter_async_context(_refused(opened))
         if told.home:
             await stack.enter_async_context(watching(Path(told.home), local.engine, _to_stderr))
+        stack.callback(Watchdog(local.engine.trouble).close)
         engine = Server(local.engine, path)
         await engine.start()
         stack.push_async_callback(engine.close, config.drain)

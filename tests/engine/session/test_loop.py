@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -38,6 +41,7 @@ from bakehouse.engine.plan.step import StepPlan
 from bakehouse.engine.runner.base import Runner
 from bakehouse.engine.session import Session
 from bakehouse.engine.spec import ModelSpec
+from bakehouse.engine.watchdog import STATUS, Watchdog
 from tests.engine.session.support import generate, read, settled, text_context, tokens_of
 
 NEVER = Stop(tokens=())
@@ -186,6 +190,7 @@ def test_a_device_that_keeps_failing_makes_the_engine_say_so(gated):
     with pytest.raises(EngineLost, match="poisoned"):
         session.forward(ForwardRequest(tokens=(1, 2, 3)))
     assert served.loop.dead is not None
+    assert served.loop.trouble(900.0) == served.loop.dead.detail
 
 
 def test_a_defect_of_planning_is_told_to_everybody(gated, caplog):
@@ -520,3 +525,34 @@ def test_drafts_of_a_pass_are_all_verified_or_refused(gated):
         assert list(verify(63)[:41]) == expected[:41]
         with pytest.raises(LimitExceeded, match="room for 63"):
             verify(64)
+
+
+def test_a_step_that_hangs_is_seen(gated: tuple[ServedModel, Gate]) -> None:
+    served, gate = gated
+    told: Queue[str] = Queue()
+    watchdog = Watchdog(Engine([served]).trouble, 0.3, told.put)
+    try:
+        session = Session(served, "ada", "p")
+        context = session.create_context(None)
+        for _ in range(3):  # together they take longer than one of them may
+            session.append_tokens(context, [65] * 8)
+            session.flush(context).result(20)
+            time.sleep(0.15)
+        assert told.empty()
+        gate.hold()
+        session.append_tokens(context, [65] * 8)
+        flushed = session.flush(context)
+        assert told.get(timeout=20) == "a step of model gated did not end in 0.3 s; this process gives up"
+        gate.open.set()
+        flushed.result(20)
+        assert not served.loop.trouble(0.3)
+        session.close()
+    finally:
+        watchdog.close()
+
+
+def test_a_process_that_gives_up_says_where_it_was() -> None:
+    code = "from bakehouse.engine import watchdog; watchdog.Watchdog(lambda _: 'all is lost', 0.1)._thread.join()"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == STATUS
+    assert "all is lost; this process gives up" in ended.stderr and 'File "<string>", line 1' in ended.stderr
