@@ -48,6 +48,16 @@ def test_a_message_may_be_too_long(host: NativeHost) -> None:
 # The runtime
 
 
+def test_who_forgot_to_await_is_told_so(host: NativeHost) -> None:
+    async def text() -> str:
+        return ""
+
+    forgotten = text()
+    with pytest.raises(BadRequest, match="text: must be text, not coroutine; await it"):
+        session.send(forgotten)  # type: ignore[arg-type]
+    forgotten.close()
+
+
 def test_what_a_program_knows_of_its_place(host: NativeHost) -> None:
     assert runtime.version() == __version__ and runtime.models() == ["dummy"]
     assert runtime.username() == "ada" and runtime.instance_id() == host.guest.launch.id

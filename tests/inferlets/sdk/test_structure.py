@@ -108,6 +108,7 @@ def test_negative_ids_are_none() -> None:
     [
         lambda: Grammar.from_json_schema("{"),
         lambda: Grammar.from_json_schema("false"),
+        lambda: Grammar.from_json_schema({"type": "string"}),  # type: ignore[arg-type]
         lambda: Grammar.from_regex("(?=a)b"),
         lambda: Grammar.from_regex("("),
         lambda: Grammar.from_ebnf('start ::= "a"'),

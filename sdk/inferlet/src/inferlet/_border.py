@@ -33,7 +33,8 @@ def checked(function: Callable[..., Any], called: Callable[..., Any]) -> Callabl
 
 def _text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise BadRequest(f"{name}: must be text, not {type(value).__name__}")
+        kind = type(value).__name__
+        raise BadRequest(f"{name}: must be text, not {kind}{'; await it' if kind == 'coroutine' else ''}")
     # Of two bytes a character, or more, are only texts with characters above 255: all others are no surrogates.
     if not (value.isascii() or sys.getsizeof(value) < 2 * len(value)):
         try:

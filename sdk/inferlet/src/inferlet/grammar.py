@@ -39,6 +39,8 @@ class Grammar:
             json.loads(schema)
         except ValueError as error:
             raise BadRequest(f"grammar.source: not JSON: {error}") from None
+        except TypeError:
+            raise BadRequest(f"grammar.source: must be JSON text (json.dumps), not {type(schema).__name__}") from None
         return _checked(Grammar("json_schema", schema))
 
     @staticmethod

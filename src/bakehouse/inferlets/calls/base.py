@@ -189,7 +189,8 @@ def over(field: str, limit: float, what: str) -> Refused:
 def check_size(field: str, value: object, limit: int, name: str) -> str:
     """*value*, a text of at most *limit* bytes of UTF-8. Raises `BadRequest`, or `Refused` naming the limit *field*."""
     if not isinstance(value, str):
-        raise BadRequest.at(name, f"must be text, not {type(value).__name__}")
+        kind = type(value).__name__
+        raise BadRequest.at(name, f"must be text, not {kind}{'; await it' if kind == 'coroutine' else ''}")
     if len(value) > limit or (len(value) * 3 > limit and len(value.encode("utf-8", "surrogatepass")) > limit):
         raise Refused(f"{field}: {name} may have at most {limit} bytes", field=field)
     return value
