@@ -23,7 +23,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inferlets", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few of everything on the dummy; nothing is written")
     parser.add_argument("--agents", type=int, help="how many at one time, in place of each workload's own number")
-    parser.add_argument("--rounds", type=int, default=2, help="of the agentic work")
+    parser.add_argument("--rounds", type=int, default=1, help="of the agentic work with the prefix cache")
     parser.add_argument("--dtype", default="int8", help="of the model for the agentic work")
     parser.add_argument("--kv-tokens", type=int, default=32_768)
     parser.add_argument("--threads", type=int, default=2)
