@@ -43,9 +43,14 @@ class Package:
 
 def package_files(folder: Path) -> list[str]:
     """What belongs into the package, sorted. Raises `DeployError` for a folder that is no app or links outside."""
+    if not folder.is_dir():
+        raise DeployError(f"{folder}: there is no such folder")
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing and not (folder / INFERLET).is_file():
-        raise DeployError(f"{folder} is no app: {' and '.join(missing)} missing (`infsh app init` makes one)")
+        raise DeployError(
+            f"{folder} is no app: {' and '.join(missing)} missing (`infsh app init` makes one); "
+            f"nor an inferlet: {INFERLET} missing"
+        )
     root = folder.resolve()
     found: list[str] = []
     for parent, folders, names in os.walk(root, onerror=_raise):
