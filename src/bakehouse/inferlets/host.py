@@ -85,6 +85,7 @@ class InferletHost:
         """
         found = program or self.programs.find(launch.owner, launch.program)
         instance = self._admit(launch, outlet)
+        instance.program = found
         name = f"inferlet-{launch.id}"
         thread = threading.Thread(target=self._run, args=(instance, found), name=name, daemon=True)
         try:

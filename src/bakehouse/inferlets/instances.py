@@ -13,6 +13,7 @@ from bakehouse.inferlets.errors import NotRunning
 
 if TYPE_CHECKING:
     from bakehouse.inferlets.calls.guest import Guest
+    from bakehouse.inferlets.programs import Program
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ class Instance:
         #: Seconds of `time.monotonic`.
         self.started = time.monotonic()
         self.outcome: Outcome | None = None
+        #: What it runs; None for one outside the sandbox.
+        self.program: Program | None = None
         #: Those that it spawned and that run; only `Admission` touches it. None when it takes no more of them.
         self.children: dict[str, Instance] | None = {}
         self._over = threading.Event()

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from bakehouse.inferlets.base import Failure, Launch, McpServers, Messaging, Outcome, Outlet, Services
 from bakehouse.inferlets.errors import SpawnFailed
-from bakehouse.inferlets.programs import Program, ProgramStore
+from bakehouse.inferlets.programs import Program, ProgramStore, Ref
 
 GIVEN_UP = Failure("cancelled", "the program that spawned it does not wait for it any more")
 
@@ -19,6 +19,11 @@ class Child(Protocol):
 
     @property
     def outlet(self) -> Outlet: ...
+
+    @property
+    def program(self) -> Program | None:
+        """What it runs; None for one outside the sandbox."""
+        ...
 
     def terminate(self, failure: Failure) -> None: ...
 
@@ -39,7 +44,8 @@ class LocalServices(Services):
         self._programs, self._launch, self._parent = programs, launch, parent
 
     def spawn(self, parent: Launch, program: str, arguments: tuple[str, ...]) -> Future[str]:
-        found = self._programs.find(parent.owner, program)
+        above = self._parent(parent.id, parent.owner)
+        found = self._find(above.program, parent.owner, program)
         launch = Launch(
             id=str(uuid.uuid4()),
             owner=parent.owner,
@@ -51,11 +57,20 @@ class LocalServices(Services):
             depth=parent.depth + 1,
         )
         result: Future[str] = Future()
-        outlet = _ChildOutlet(result, launch, self._parent(parent.id, parent.owner).outlet)
+        outlet = _ChildOutlet(result, launch, above.outlet)
         child = self._launch(launch, outlet, found)
         # Called by `cancel` alone, or late, and then it does nothing.
         result.add_done_callback(lambda future: child.terminate(GIVEN_UP) if future.cancelled() else None)
         return result
+
+    def _find(self, above: Program | None, owner: str, program: str) -> Program:
+        """The program for *owner*, whom *above* runs for. Another's program brings what its manifest names, no more."""
+        if above is not None and above.owner != owner:
+            wanted = Ref.parse(program)
+            named = above.manifest.dependencies.get(wanted.name)
+            if named is not None and str(wanted.version or named) == named:
+                return self._programs.find(above.owner, f"{wanted.name}@{named}")
+        return self._programs.find(owner, program)
 
 
 class _ChildOutlet(Outlet):

@@ -239,6 +239,18 @@ def test_owners_see_nothing_of_each_other(server: Server, package: Package) -> N
     assert server.run("shared", do("pull"))["output"] == {"result": "of local"}
 
 
+def test_a_public_program_brings_what_its_manifest_names_and_no_more(server: Server, package: Package) -> None:
+    server.deploy(package("helper"))
+    app = server.deploy(package("leader", more='[dependencies]\nhelper = "1.0.0"\n'))
+    server.data(server.api.post(f"/apps/{app['id']}/visibility", json={"visibility": "public"}))
+    wait = {"Prefer": "wait=30"}
+    with server.client(server.new_owner("follower")) as api:
+        call = {"app": "local/leader", "input": do("spawn", program="helper", input=do("who"))}
+        assert Server.data(api.post("/apps/run", json=call, headers=wait))["output"]["username"] == "follower"
+        call["input"] = do("spawn", program="actor@1.0.0", input=do("who"))
+        assert "not installed" in Server.data(api.post("/apps/run", json=call, headers=wait))["error"]
+
+
 def _ended(api: httpx.Client, task_id: str) -> dict[str, Any] | None:
     task = Server.data(api.get(f"/tasks/{task_id}"))
     return dict(task) if task["status"] >= COMPLETED else None
