@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from inferlet import Model, Sampler
-from inferlet._async import Deadlock, HostLoop, run
+from inferlet._async import Deadlock, HostLoop
 from inferlet.aio import (
     Adapter,
     Context,
@@ -33,6 +33,12 @@ from bakehouse.inferlets.calls.native import NativeHost
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
 GREEDY = Sampler.greedy()
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """On the sandbox's loop."""
+    with asyncio.Runner(loop_factory=HostLoop) as runner:
+        return runner.run(main)
 
 
 @pytest.fixture(params=[asyncio.run, run], ids=["asyncio", "host"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from inferlet.errors import NotConnected, NotFound
 from bakehouse.core.errors import NotFound as NoSuchModel
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.wiring.notebook import open_engine
+from tests.inferlets.examples.support import run_source
 
 GREEDY = Sampler.greedy()
 
@@ -70,3 +72,27 @@ def test_a_script_that_never_closes_it_comes_to_its_end(tmp_path: Path) -> None:
     script = [sys.executable, "-c", NEVER_CLOSED]
     done = subprocess.run(script, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+NATIVE = """
+import asyncio
+from inferlet.aio import Context, Model, Sampler
+
+
+async def main(input: dict):
+    ctx = Context(Model.load("dummy"))
+    ctx.user(await asyncio.to_thread(str.upper, input["text"]))
+    _, writer = await asyncio.open_connection(*input["address"])
+    writer.close()
+    await writer.wait_closed()
+    return await ctx.generate_text(Sampler.greedy(), max_tokens=4)
+"""
+
+
+async def test_a_native_program_has_all_of_asyncio(tmp_path: Path) -> None:
+    """Threads and sockets: whatever a package that it uses may want."""
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    arguments = [json.dumps({"text": "hi", "address": server.sockets[0].getsockname()})]
+    async with server:
+        with inferlet.connect(open_engine(home=tmp_path)):
+            assert len(await asyncio.to_thread(run_source, NATIVE, "native_program.py", arguments)) == 4

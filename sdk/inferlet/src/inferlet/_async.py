@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterable
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable
+from typing import Any, cast
 
 from inferlet._host import Host, Native
 from inferlet._host import host as host_in_use
 from inferlet._packing import pack_ids, unpack_ids
 from inferlet.errors import HostError
-
-T = TypeVar("T")
 
 _FOR_EVER = -1.0
 
@@ -120,9 +118,3 @@ def _set(future: asyncio.Future[None]) -> None:
 def install() -> None:
     """Have `asyncio.run` and `asyncio.new_event_loop` make this loop. For the sandbox, where no other works."""
     asyncio.new_event_loop = asyncio.events.new_event_loop = HostLoop
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run *main* on a loop of its own to its end; tasks that it left behind are cancelled."""
-    with asyncio.Runner(loop_factory=HostLoop) as runner:
-        return runner.run(main)

@@ -60,9 +60,11 @@ def module_name(source: str | bytes, path: str) -> str:
 def _call(main: Callable[..., Any], arguments: Sequence[str]) -> Any:
     value = main(*positional(main, arguments))
     if inspect.iscoroutine(value):
-        from inferlet import _async
+        import asyncio
 
-        value = _async.run(value)
+        # In the sandbox this makes the host's loop, see `_async.install`. Outside it is asyncio's own, so that packages
+        # which have sockets and threads work.
+        value = asyncio.run(value)
     return value
 
 

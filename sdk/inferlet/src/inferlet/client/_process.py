@@ -24,7 +24,7 @@ class Process:
     def __init__(self, connection: Connection, process_id: str, program: str, forget: Callable[[str], None]) -> None:
         self.id = process_id
         self.program = program
-        self.seq = 0
+        self.seq: int = 0
         self._connection = connection
         self._forget = forget
         self._events: deque[Event] = deque()
