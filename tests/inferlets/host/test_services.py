@@ -125,10 +125,15 @@ def test_one_that_has_ended_spawns_nothing(host: InferletHost, start: Start) -> 
     assert parent.wait(60) is not None
     with pytest.raises(NotRunning):
         host.services.spawn(parent.launch, "tool", ())
+
+
+def test_what_is_not_there_is_not_spawned(host: InferletHost, start: Start) -> None:
+    parent, _ = start("pull", "nothing-comes")
     with pytest.raises(NoSuchProgram):
         host.services.spawn(parent.launch, "nothing", ())
     with pytest.raises(BadProgram):
         host.services.spawn(parent.launch, "", ())
+    parent.terminate()
 
 
 def test_programs_of_one_owner_talk_over_topics(start: Start) -> None:
