@@ -113,7 +113,9 @@ def test_packages_are_equal_for_equal_folders(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_packed(tmp_path: Path) -> None:
-    with pytest.raises(DeployError, match=r"inf.yml and inference.py missing"), packed(tmp_path):
+    with pytest.raises(DeployError, match=r"inf.yml and inference.py missing .* Pie.toml missing"), packed(tmp_path):
+        raise AssertionError("packed")
+    with pytest.raises(DeployError, match="there is no such folder"), packed(tmp_path / "nowhere"):
         raise AssertionError("packed")
     folder = make(tmp_path / "a", "")
     (folder / "secret").symlink_to("/etc/hostname")
