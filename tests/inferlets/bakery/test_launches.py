@@ -58,6 +58,16 @@ json.seen = 1
     assert first["state"] == second["state"] == 0
 
 
+def test_what_a_launch_makes_lies_together(launched: Launched) -> None:
+    """Each page of the snapshot that it writes to is copied for it."""
+    code = """
+made = [bytes(20 + number % 400) for number in range(2000)]
+result = [len({id(each) >> 12 for each in made}), sum(map(sys.getsizeof, made)) >> 12]
+"""
+    pages, needed = json.loads(launched(ANYTHING, code).result)
+    assert needed < pages < 1.5 * needed
+
+
 def test_an_error_has_its_type_its_text_and_the_programs_frames(launched: Launched) -> None:
     ran = launched("from inferlet import Model\n\ndef main():\n    Model.load('nothing')\n")
     assert ran.error.startswith("NotFound: ")
