@@ -214,6 +214,7 @@ def test_time_that_is_over(ctx: Context) -> None:
         ({"zo_seed": 4}, BadRequest, "adapter"),
         ({"logit_mask": "abc"}, TypeError, "Matcher or a Grammar"),
         ({"logit_mask": 7}, TypeError, "Matcher or a Grammar"),
+        ({"logit_mask": lambda tokens: [0, 9]}, TypeError, "no function; ask it between"),
     ],
 )
 def test_what_cannot_be_asked(ctx: Context, options: dict[str, Any], error: type[Exception], text: str) -> None:

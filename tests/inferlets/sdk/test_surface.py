@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import runpy
 import subprocess
@@ -168,6 +169,11 @@ def test_the_script_keeps_texts_and_leaves_out_what_is_marked() -> None:
         "from inferlet._waits import a\nfrom inferlet.zo import b\n\n\n"
         'def f(x):\n    """await and async for stay in texts."""\n    with x as y:\n        return [z for z in y]\n'
     )
+
+
+def test_its_syntax_is_that_of_the_oldest_python_it_is_for() -> None:
+    for path in (SDK / "src").rglob("*.py"):
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
 
 
 def test_it_imports_without_anything_else() -> None:

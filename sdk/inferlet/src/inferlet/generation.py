@@ -160,6 +160,10 @@ def mask_into(host: Host, request: dict[str, Any], field: str, mask: Sequence[in
         return _nothing
     if mask is None:
         return _nothing
+    if callable(mask):
+        raise TypeError(
+            "logit_mask: no function; ask it between generations of max_tokens=1, and give the mask it says"
+        )
     if not _is_list(mask):
         raise TypeError(f"logit_mask: run lengths, a Mask, a Matcher or a Grammar, not {mask!r}")
     if not len(mask):
