@@ -100,6 +100,13 @@ def test_an_address_that_others_reach_must_be_meant(tmp_path: Path, host: str) -
         assert load_settings({"host": host, "allow_public": True}, environ={}, directory=tmp_path).host == host
 
 
+def test_an_owner_has_room_for_one_inferlet(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="inferlet_memory_per_owner: .* at least inferlet_memory"):
+        load_settings(
+            {"inferlet_memory": "1GiB", "inferlet_memory_per_owner": "512MiB"}, environ={}, directory=tmp_path
+        )
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "localhost", "::1"])
 def test_loopback_needs_no_permission(tmp_path: Path, host: str) -> None:
     assert load_settings({"host": host}, environ={}, directory=tmp_path).host == host

@@ -270,6 +270,14 @@ class Settings(BaseModel):
             raise ValueError("must start with sqlite:/// or postgresql://")
         return url
 
+    @field_validator("inferlet_memory_per_owner")
+    @classmethod
+    def _room_for_one(cls, memory: int, info: ValidationInfo) -> int:
+        one = info.data.get("inferlet_memory", 0)
+        if memory < one:
+            raise ValueError(f"must be at least inferlet_memory ({one}): no inferlet could ever run")
+        return memory
+
     @property
     def url(self) -> str:
         """The URL that clients are told. With ``port = 0`` it is valid only after the port is known."""
