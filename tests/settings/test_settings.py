@@ -101,10 +101,9 @@ def test_an_address_that_others_reach_must_be_meant(tmp_path: Path, host: str) -
 
 
 def test_an_owner_has_room_for_one_inferlet(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="inferlet_memory_per_owner: .* at least inferlet_memory"):
-        load_settings(
-            {"inferlet_memory": "1GiB", "inferlet_memory_per_owner": "512MiB"}, environ={}, directory=tmp_path
-        )
+    given = {"inferlet_memory": "1GiB", "inferlet_memory_per_owner": "512MiB"}
+    with pytest.raises(SettingsError, match="at least inferlet_memory"):
+        load_settings(given, environ={}, directory=tmp_path)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "localhost", "::1"])
