@@ -132,7 +132,8 @@ class _Work:
         check_outside(self._selection, frozenset())
         base = self._temporary / "base"
         self._stage(base, {"entry": None, "imports": MODULES, "optional": []})
-        digest, component = self._component(base, "building the component that programs share; this is done once")
+        what = "building the component that programs share; this is done once, and takes a while"
+        digest, component = self._component(base, what)
         own = self._temporary / "own"
         write_all(self._selection.files, own)
         self.digest = digest_of(own, json.dumps([digest, self._entry]))
