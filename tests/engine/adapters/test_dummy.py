@@ -120,7 +120,7 @@ def test_save_and_load(store, tmp_path):
 
 def test_what_does_not_fit_is_refused_by_name(store, tmp_path):
     slot = store.create()
-    with pytest.raises(BadRequest, match=r"adapter_config\.json"):
+    with pytest.raises(NotFound, match=r"adapter_config\.json"):
         store.load(slot, tmp_path / "none")
     (tmp_path / "peft").mkdir()
     (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))

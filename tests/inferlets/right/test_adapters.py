@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from math import log
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from inferlet import Adapter, Context, ForwardPass, Model, Sampler, zo
+from transformers import AutoModelForCausalLM
 
+from tests.engine.adapters.folders import merge, random_lora, write_folder
+from tests.engine.adapters.test_models import shapes
+from tests.engine.tiny import quiet
 from tests.inferlets.right.conftest import Connect
-from tests.inferlets.right.support import NEVER, assert_greedy, dense, some_tokens
+from tests.inferlets.right.support import NEVER, Served, assert_greedy, dense, some_tokens
 
 EagerOf = Callable[[str], Any]
 Make = Callable[[str], Adapter]
@@ -106,6 +112,30 @@ def test_saved_and_loaded_is_the_same(model: Model, make: Make) -> None:
     for path in ("../outside", "/tmp/outside", "kept/../../outside"):
         with pytest.raises(ValueError, match="path"):
             first.save(path)
+
+
+def test_a_folder_of_peft_is_what_its_weights_are(
+    model: Model, served: Served, folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Loaded by a program it is what transformers gives with the same weights added to the model's own."""
+    parts = shapes(served["qwen3"].runner, ("q_proj", "v_proj", "down_proj"))  # type: ignore[arg-type]
+    kept = write_folder(tmp_path / "adapters" / "ada" / "rye", random_lora(parts, 4, 1), r=4, lora_alpha=8)
+    adapter = Adapter.create(model, "rye-peft")
+    try:
+        adapter.load("rye")
+        with quiet():
+            theirs = AutoModelForCausalLM.from_pretrained(
+                folder("qwen3"), attn_implementation="eager", dtype=torch.float32
+            )
+        merge(theirs, kept)
+        tokens = chosen(model, adapter)
+        assert_greedy(theirs.eval(), PROMPT, tokens)
+        assert tokens != chosen(model, None)
+        (kept / "adapter_model.safetensors").unlink()
+        with pytest.raises(LookupError, match=r"^rye/adapter_model\.safetensors: no such file"):
+            adapter.load("rye")
+    finally:
+        adapter.remove()
 
 
 def test_a_name_is_taken_once_and_found_by_its_owners_programs(model: Model, make: Make, connect: Connect) -> None:

@@ -30,7 +30,7 @@ RAISES = {
     "Matcher.accept_tokens": "BadRequest",
     "Adapter.create": "NameTaken",
     "Adapter.clone": "NameTaken",
-    "Adapter.load": "BadRequest",
+    "Adapter.load": "NotFound BadRequest",
     "Adapter.save": "BadRequest",
     "session.send": "LimitExceeded",
     "session.send_file": "LimitExceeded",

@@ -176,6 +176,8 @@ def test_adapters_by_name(model: Model, tmp_path: Path) -> None:
         assert any((tmp_path / "adapters").rglob("first*"))
         with pytest.raises(BadRequest):
             adapter.load("../outside")
+        with pytest.raises(NotFound, match=r"^nothing/here/adapter_config\.json: no such file"):
+            adapter.load("nothing/here")
     finally:
         adapter.remove()
 

@@ -199,6 +199,8 @@ def _read(path: Path, width: int) -> _State:
     config, file = path / CONFIG, path / _WEIGHTS
     try:
         told = json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"{config}: no such file; an adapter is a folder that holds {CONFIG} and {_WEIGHTS}") from None
     except (OSError, ValueError) as error:
         raise BadRequest.at("path", f"{config} cannot be read: {error}") from error
     if not isinstance(told, dict) or told.get("peft_type") != _KIND:

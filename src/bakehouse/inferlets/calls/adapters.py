@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
-from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.errors import BadRequest, EngineError
 from bakehouse.engine.handle import ZoParams
 from bakehouse.inferlets.calls.base import Bound, Interface, Model, check_size
 from bakehouse.inferlets.calls.forms import fields, read
@@ -83,8 +83,12 @@ class Adapters(Interface):
 
     def load(self, adapter: int, path: str) -> int:
         model, found = self._changeable(adapter)
-        place = str(self._place(path))
-        return self._empty(lambda: self._guest.aside.run(lambda: model.session.load_adapter(found, place)))
+        place = self._place(path)
+
+        def load() -> Future[None]:
+            return self._of_owner(model.session.load_adapter(found, str(place)))
+
+        return self._empty(lambda: self._guest.aside.run(load))
 
     def save(self, adapter: int, path: str) -> int:
         model, found = self._guest.tunings.get(adapter)
@@ -101,7 +105,7 @@ class Adapters(Interface):
                 raise
             # Where nothing was saved, folders on the way to it are in nobody's account.
             future.add_done_callback(lambda _: _remove_empty(made))
-            return future
+            return self._of_owner(future)
 
         return self._empty(lambda: self._guest.aside.run(save))
 
@@ -153,9 +157,7 @@ class Adapters(Interface):
 
     def _place(self, path: object) -> Path:
         """*path* below the owner's folder. Raises `BadRequest` for what leads out of it, also by a link."""
-        root = self._guest.adapters
-        if root is None:
-            raise BadRequest.at("path", "this host has no folder for adapters; its operator can give it one")
+        root = self._root()
         if not isinstance(path, str) or not path or "\0" in path:
             raise BadRequest.at("path", f"must be a path, not {path!r}")
         parts = PurePosixPath(path)
@@ -164,6 +166,25 @@ class Adapters(Interface):
         if base.parent != root.resolve() or parts.is_absolute() or ".." in parts.parts or base not in place.parents:
             raise BadRequest.at("path", f"{path!r} leads out of the folder of your adapters; give one relative to it")
         return place
+
+    def _root(self) -> Path:
+        """The folder of all owners' adapters. Raises `BadRequest` where there is none."""
+        if self._guest.adapters is None:
+            raise BadRequest.at("path", "this host has no folder for adapters; its operator can give it one")
+        return self._guest.adapters
+
+    def _of_owner(self, future: Future[None]) -> Future[None]:
+        """*future*, whose error speaks of paths as the program does: where the host keeps them is not its business."""
+        base = f"{(self._root() / self._guest.launch.owner).resolve()}/"
+
+        def tell(done: Future[None]) -> None:
+            error = None if done.cancelled() else done.exception()
+            if isinstance(error, EngineError):
+                error.detail = error.detail.replace(base, "")
+                error.args = (error.detail,)
+
+        future.add_done_callback(tell)
+        return future
 
     def _check_folder(self, place: Path) -> None:
         """A disk is everybody's; what is there may be written again."""

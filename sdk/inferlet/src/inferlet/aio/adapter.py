@@ -53,7 +53,7 @@ class Adapter:
     async def load(self, path: str) -> None:
         """Weights from *path* below the owner's folder of adapters: in PEFT's format, or as `save` wrote them.
 
-        Raises `BadRequest` where there are none, for a path that leads outside, and for what does not fit the model.
+        Raises `NotFound` where there are none, `BadRequest` for a path that leads outside and for what does not fit.
         """
         await result(self._host, self._host.adapters.load(self._handle, path))
 
