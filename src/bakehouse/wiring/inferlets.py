@@ -45,7 +45,10 @@ def read_package(package: Path, *, inferlets: bool) -> tuple[Manifest, str, list
     if contents.manifest is not None:
         raise bad_package(f"it has both inf.yml and {pie.FILENAME}; one of them says what it is")
     if not inferlets:
-        raise bad_package('this server runs no inferlets; its operator can switch them on with `inferlets = "on"`')
+        raise bad_package(
+            "this server runs no inferlets: its operator can record a model with `bakehouse models add`, "
+            'or set `inferlets = "on"`, and start it again'
+        )
     return _manifest(contents), contents.digest, []
 
 
