@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -14,12 +14,14 @@ T = TypeVar("T")
 
 class Workers:
     """*count* threads. Owners take turns: one that asks for a thousand pieces is as far from its next as one that asks
-    for a single one, once both wait. Thread-safe."""
+    for a single one, once both wait. None has all threads at one time, where there are several. Thread-safe."""
 
     def __init__(self, count: int, name: str) -> None:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+        self._most = max(count - 1, 1)
         #: Pieces that wait, by owner; the owner whose turn it is comes first.
         self._waiting: OrderedDict[str, deque[tuple[Future[Any], Callable[[], None]]]] = OrderedDict()
+        self._running: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def run(self, owner: str, function: Callable[[], T]) -> Future[T]:
@@ -27,27 +29,41 @@ class Workers:
         future: Future[T] = Future()
         with self._lock:
             self._waiting.setdefault(owner, deque()).append((future, partial(_run, future, function)))
-            # Each piece has a turn of some thread; whose piece is taken then is seen there.
-            self._pool.submit(self._take_turn)
+            self._pool.submit(self._work)
         return future
 
     def shutdown(self) -> None:
         """Wait for what runs; what has not begun is cancelled."""
-        self._pool.shutdown(cancel_futures=True)
         with self._lock:
             waiting = [piece for pieces in self._waiting.values() for piece in pieces]
             self._waiting.clear()
         for future, _ in waiting:
             future.cancel()
+        self._pool.shutdown(cancel_futures=True)
 
-    def _take_turn(self) -> None:
+    def _work(self) -> None:
+        """Go on until there is nothing that may begin. What waits for its owner's other pieces is begun after those."""
+        before: str | None = None
+        while (following := self._next(before)) is not None:
+            before, call = following
+            call()
+
+    def _next(self, before: str | None) -> tuple[str, Callable[[], None]] | None:
         with self._lock:
-            owner, pieces = next(iter(self._waiting.items()))
+            if before is not None:
+                self._running[before] -= 1
+                if not self._running[before]:
+                    del self._running[before]
+            owner = next((owner for owner in self._waiting if self._running[owner] < self._most), None)
+            if owner is None:
+                return None
+            pieces = self._waiting[owner]
             _, call = pieces.popleft()
+            self._running[owner] += 1
             self._waiting.move_to_end(owner)
             if not pieces:
                 del self._waiting[owner]
-        call()
+            return owner, call
 
 
 def _run(future: Future[T], function: Callable[[], T]) -> None:

@@ -36,8 +36,8 @@ T = TypeVar("T")
 #: So many steps in a row may fail before the engine says that it is dead.
 MAX_FAILURES = 8
 
-#: Threads for what takes long and is not the model's: compiling grammars.
-ASIDE_WORKERS = 2
+#: Threads for what takes long and is not the model's: compiling grammars. One owner has at most one less.
+ASIDE_WORKERS = 3
 
 #: A planner that has work but plans nothing is asked again after this many seconds, should nothing wake the loop.
 STALLED_S = 0.01

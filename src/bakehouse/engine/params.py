@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from reprlib import repr as brief
 from typing import Literal
 
 from bakehouse.engine import brle
@@ -46,25 +47,25 @@ def _tuple(owner: object, field: str, name: str = "") -> None:
     if isinstance(value, tuple):
         return
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
-        raise BadRequest.at(name or field, f"must be a sequence, not {value!r}")
+        raise BadRequest.at(name or field, f"must be a sequence, not {brief(value)}")
     object.__setattr__(owner, field, tuple(value))
 
 
 def _instance(name: str, value: object, kind: type[object]) -> None:
     if not isinstance(value, kind):
-        raise BadRequest.at(name, f"must be a {kind.__name__}, not {value!r}")
+        raise BadRequest.at(name, f"must be a {kind.__name__}, not {brief(value)}")
 
 
 def _number(name: str, value: object, low: float, high: float = math.inf) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadRequest.at(name, f"must be a finite number, not {value!r}")
+        raise BadRequest.at(name, f"must be a finite number, not {brief(value)}")
     if not low <= value <= high:
         raise BadRequest.at(name, f"must be {low} or more" + ("" if high == math.inf else f" and at most {high}"))
 
 
 def _integer(name: str, value: object, low: int | None, high: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise BadRequest.at(name, f"must be an integer, not {value!r}")
+        raise BadRequest.at(name, f"must be an integer, not {brief(value)}")
     if (low is not None and value < low) or (high is not None and value > high):
         bounds = f"be {low} or more" if high is None else f"lie between {low} and {high}"
         raise BadRequest.at(name, f"must {bounds}, not {value}")
@@ -117,7 +118,7 @@ def _kind(value: object) -> SamplerKind:
     try:
         return SamplerKind(str(value))
     except ValueError:
-        raise BadRequest.at("kind", f"unknown sampler {value!r}; there are {', '.join(SamplerKind)}") from None
+        raise BadRequest.at("kind", f"unknown sampler {brief(value)}; there are {', '.join(SamplerKind)}") from None
 
 
 GREEDY = Sampler(temperature=0.0)

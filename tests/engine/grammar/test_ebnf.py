@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bakehouse.engine.errors import BadRequest
-from bakehouse.engine.grammar import ebnf
+from bakehouse.engine.grammar import ebnf, lexemes
 from bakehouse.engine.grammar.pattern import Choice, Class, Name, Node, Repeat, Sequence
 from tests.engine.grammar.texts import fits, fitting, matcher
 
@@ -190,3 +190,26 @@ def test_the_grammar_of_the_docs_is_as_it_says() -> None:
     page = (Path(__file__).parents[3] / "docs" / "grammars.md").read_text(encoding="utf-8")
     source = page.split("```")[1]
     assert fitting(matcher("ebnf", source), ["[]", '[12,"a b",[3]]', "[1234]", "x"]) == {"[]", '[12,"a b",[3]]'}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "root ::= (" + " | ".join(f'[{chr(97 + n % 26)}]"{n}"' for n in range(4000)) + ")*",
+        "root ::= " + "[a-z]? " * 8000,
+    ],
+    ids=["choice", "optional"],
+)
+def test_what_would_take_too_long_is_refused(source: str) -> None:
+    """By a count, not by a clock: the first of them took a gibibyte."""
+    with pytest.raises(BadRequest, match="too many of its parts may follow each other"):
+        ebnf.to_lark(source)
+
+
+def test_where_much_may_be_read_in_two_ways_all_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lexemes, "MAX_LOOKS", 100)
+    source = 'root ::= ("a" ("b" ("a")* )* )* "a"?'
+    split = matcher("ebnf", source)
+    assert all(fits(split, text) for text in ("", "a", "aa", "abba", "abaaba"))
+    assert not fits(split, "b")
+    assert ebnf.to_lark("root ::= " + '("a"' * 90 + ")*" * 90)

@@ -280,3 +280,14 @@ def test_a_schema_whose_parts_multiply_is_refused() -> None:
     parts = [{"anyOf": [{"properties": {f"{k}-{n}": {"type": "integer"}}} for n in range(8)]} for k in range(6)]
     with pytest.raises(BadRequest, match="grammar: schema too large"):
         matcher("json_schema", json.dumps({"allOf": parts}))
+
+
+def test_definitions_that_need_each_other_for_long() -> None:
+    chain = {f"d{n}": {"$ref": f"#/$defs/d{n + 1}"} for n in range(5000)}
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        matcher("json_schema", json.dumps({"$defs": {**chain, "d5000": {"type": "null"}}, "$ref": "#/$defs/d0"}))
+
+
+def test_a_number_that_is_too_large_to_be_read() -> None:
+    with pytest.raises(BadRequest, match=r"grammar\.source"):
+        matcher("json_schema", json.dumps({"type": "integer", "maximum": 10**300}))

@@ -68,3 +68,14 @@ def test_at_the_end_nobody_is_left_waiting() -> None:
     go.set()
     ending.join(10)
     assert first.result(10) and all(other.done() for other in others)
+
+
+def test_nobody_has_all_threads() -> None:
+    workers, go = Workers(3, "test"), threading.Event()
+    held = [workers.run("greedy", lambda: go.wait(10)) for _ in range(10)]
+    assert workers.run("ada", lambda: "served").result(10) == "served"
+    assert sum(piece.running() for piece in held) <= 2
+    go.set()
+    assert all(piece.result(10) for piece in held)
+    workers.shutdown()
+    assert not workers._running

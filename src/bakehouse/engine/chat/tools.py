@@ -15,7 +15,11 @@ def declaration(schemas: Sequence[str]) -> Turn:
 
     Raises `BadRequest` that names the index of what is no such function.
     """
-    return Turn("tools", json.dumps([_parse(index, text) for index, text in enumerate(schemas)], ensure_ascii=False))
+    found = [_parse(index, text) for index, text in enumerate(schemas)]
+    try:
+        return Turn("tools", json.dumps(found, ensure_ascii=False))
+    except RecursionError:
+        raise BadRequest.at("tools", "one of them is nested too deeply") from None
 
 
 def _parse(index: int, text: str) -> Any:
@@ -24,6 +28,8 @@ def _parse(index: int, text: str) -> Any:
         schema = json.loads(text)
     except (TypeError, ValueError) as error:
         raise BadRequest.at(field, f"not JSON: {error}") from error
+    except RecursionError:
+        raise BadRequest.at(field, "it is nested too deeply") from None
     return checked(field, schema)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bakehouse.engine.errors import BadRequest
 from bakehouse.engine.grammar import pattern
-from bakehouse.engine.grammar.lexemes import is_lexeme, to_split
+from bakehouse.engine.grammar.lexemes import TooLarge, is_lexeme, to_split
 from bakehouse.engine.grammar.pattern import EMPTY, Choice, Class, Name, Node, Repeat, Sequence, names
 
 #: A rule that would be written out to more places than this stays a rule of its own.
@@ -34,7 +34,10 @@ def written(rules: dict[str, Node], root: str, field: str) -> str:
             raise BadRequest.at(
                 field, f"the grammar is too large with its counts written out; {pattern.MAX_PLACES} places"
             )
-    return _Writer(start, reached).text()
+    try:
+        return _Writer(start, reached).text()
+    except TooLarge:
+        raise BadRequest.at(field, "the grammar is too large: too many of its parts may follow each other") from None
 
 
 def _check_ends(rules: dict[str, Node], field: str) -> None:

@@ -9,15 +9,22 @@ widened to any number; both can only split too much.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bakehouse.engine.grammar import charset
 from bakehouse.engine.grammar.charset import Chars
 from bakehouse.engine.grammar.pattern import EMPTY, Choice, Class, Name, Node, Repeat, Sequence, names
 
-#: More pairs of places than this, and all lexemes are split instead of looking further.
-MAX_PAIRS = 200_000
+#: More pairs of places than this, and all lexemes are split instead of looking further; so many pairs are looked at.
+MAX_PAIRS, MAX_LOOKS = 200_000, 1_000_000
+#: Which member may follow which: so many are kept at one time, and so many times one is noted, before a grammar is too
+#: large. A repeated choice of 1,200 has 1,440,000.
+MAX_LINKS, MAX_NOTES = 1_500_000, 20_000_000
+
+
+class TooLarge(Exception):
+    """Too many members of the grammar may follow each other to look at all of them."""
 
 
 def is_lexeme(node: Node) -> bool:
@@ -28,9 +35,18 @@ def is_lexeme(node: Node) -> bool:
 def to_split(rules: Mapping[str, Node]) -> set[Node]:
     """The nodes that must not be one lexeme. *rules*: the start rule under "" and those that are named."""
     split: set[Node] = set()
-    while new := _Round(rules, split).conflicts():
+    spent = _Spent()
+    while new := _Round(rules, split, spent).conflicts():
         split |= new
     return split
+
+
+@dataclass(slots=True)
+class _Spent:
+    """Work of all rounds together."""
+
+    notes: int = 0
+    looks: int = 0
 
 
 @dataclass(slots=True)
@@ -45,8 +61,10 @@ class _Ends:
 class _Members:
     """The members of a node (places of a lexeme, or lexemes of a rule) and which may directly follow which."""
 
-    def __init__(self) -> None:
+    def __init__(self, spent: _Spent) -> None:
         self.follow: dict[int, set[int]] = {}
+        self.links = 0
+        self.spent = spent
 
     def ends(self, node: Node) -> _Ends:
         match node:
@@ -77,15 +95,21 @@ class _Members:
         return _Ends(left.empty and right.empty, first, last)
 
     def _link(self, before: set[int], after: set[int]) -> None:
+        self.spent.notes += len(before) * len(after)
         for member in before:
-            self.follow.setdefault(member, set()).update(after)
+            following = self.follow.setdefault(member, set())
+            self.links -= len(following)
+            following.update(after)
+            self.links += len(following)
+            if self.links > MAX_LINKS or self.spent.notes > MAX_NOTES:
+                raise TooLarge
 
 
 class _Places(_Members):
     """The places of all lexemes, each one character."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, spent: _Spent) -> None:
+        super().__init__(spent)
         self.chars: list[Chars] = []
 
     def member(self, node: Node) -> _Ends:
@@ -105,12 +129,12 @@ class _Places(_Members):
 class _Round(_Members):
     """The grammar with some nodes split: its lexemes, and which may follow which."""
 
-    def __init__(self, rules: Mapping[str, Node], split: set[Node]) -> None:
-        super().__init__()
+    def __init__(self, rules: Mapping[str, Node], split: set[Node], spent: _Spent) -> None:
+        super().__init__(spent)
         self.split = split
         self.rules = {name: _Ends(empty=False) for name in rules}
         self.numbers: dict[Node, int] = {}
-        self.places = _Places()
+        self.places = _Places(spent)
         self.lexemes: list[_Ends] = []
         while self._again(rules):
             pass
@@ -118,12 +142,12 @@ class _Round(_Members):
     def _again(self, rules: Mapping[str, Node]) -> bool:
         """One more look at all rules; whether it found anything new."""
         before = [(e.empty, len(e.first), len(e.last)) for e in self.rules.values()]
-        links = sum(map(len, self.follow.values()))
+        links = self.links
         for name, node in rules.items():
             found = self.member(node)
             self.rules[name] = _Ends(found.empty, set(found.first), set(found.last))
         after = [(e.empty, len(e.first), len(e.last)) for e in self.rules.values()]
-        return before != after or links != sum(map(len, self.follow.values()))
+        return before != after or links != self.links
 
     def member(self, node: Node) -> _Ends:
         if isinstance(node, Name):
@@ -152,6 +176,9 @@ class _Round(_Members):
         work = list(seen)
         found: set[Node] = set()
         for here, there in work:
+            self.spent.looks += len(self.places.next(here)) * len(self.places.next(there)) + 1
+            if self.spent.looks > MAX_LOOKS:
+                return _compounds(nodes)
             if here in last and self._goes_on(after[owner[here]], there):
                 found.add(nodes[owner[there]])
             for pair in ((a, b) for a in self.places.next(here) for b in self.places.next(there)):
@@ -176,6 +203,23 @@ class _Round(_Members):
     def _owners(self) -> list[int]:
         """To which lexeme each place belongs; they were numbered one lexeme after the other."""
         return [number for number, node in enumerate(self.numbers) for _ in range(_size(node))]
+
+
+def _compounds(nodes: Iterable[Node]) -> set[Node]:
+    """*nodes* and all within them but single characters, so that nothing is left to be looked at."""
+    found: set[Node] = set()
+    work = list(nodes)
+    while work:
+        node = work.pop()
+        if isinstance(node, Class | Name) or node in found:
+            continue
+        found.add(node)
+        match node:
+            case Sequence(children) | Choice(children):
+                work += children
+            case Repeat(inner, _, _):
+                work.append(inner)
+    return found
 
 
 def _size(node: Node) -> int:

@@ -107,7 +107,11 @@ def _grammar(spec: GrammarSpec) -> str:
     if spec.kind == "json":
         return LLMatcher.grammar_from_json_schema(schema.any_json())
     if spec.kind == "json_schema":
-        return LLMatcher.grammar_from_json_schema(schema.prepare(spec.source))
+        prepared = schema.prepare(spec.source)
+        try:
+            return LLMatcher.grammar_from_json_schema(prepared)
+        except ValueError as error:  # a number that llguidance does not know
+            raise BadRequest.at("grammar.source", str(error)[:200]) from None
     if spec.kind == "regex":
         return LLMatcher.grammar_from_regex(regex.to_rust(spec.source))
     return ebnf.to_lark(spec.source)

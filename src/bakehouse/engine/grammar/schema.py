@@ -56,7 +56,10 @@ def prepare(source: str, field: str = "grammar.source") -> Schema:
 def prepare_value(value: Any, field: str) -> Schema:
     """As `prepare`, for a schema that is read already."""
     prepass = _Prepass(value, field)
-    schema = prepass.schema(value, "#")
+    try:
+        schema = prepass.schema(value, "#")
+    except RecursionError:  # of definitions, each of which needs the next
+        raise BadRequest.at(field, "the schema is nested too deeply") from None
     if schema is False:
         raise BadRequest.at(field, "the schema false allows nothing")
     if schema is True or schema == {}:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from inspect import isfunction
+from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from bakehouse.engine.errors import BadRequest, EngineError, NotFound
@@ -157,7 +158,7 @@ class Table(Generic[T]):
     def get(self, handle: object) -> T:
         """Raises `NotFound`, `BadRequest` for what is no handle."""
         if type(handle) is not int:
-            raise BadRequest.at(self._word, f"must be a handle, which is an integer, not {handle!r}")
+            raise BadRequest.at(self._word, f"must be a handle, which is an integer, not {brief(handle)}")
         try:
             return self._held[handle]
         except KeyError:

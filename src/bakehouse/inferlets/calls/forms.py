@@ -6,6 +6,7 @@ A field that is not known is `BadRequest` naming it, as is one of another type. 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from reprlib import repr as brief
 from typing import Any, TypeVar
 
 import orjson
@@ -53,7 +54,7 @@ def read(field: str, text: str) -> Any:
 def fields(field: str, value: object, known: Iterable[str]) -> dict[str, Any]:
     """The fields of a JSON object, without those that are null."""
     if not isinstance(value, dict):
-        raise BadRequest.at(field, f"must be a JSON object, not {_brief(value)}")
+        raise BadRequest.at(field, f"must be a JSON object, not {brief(value)}")
     names = tuple(known)
     for name in value:
         if name not in names:
@@ -69,15 +70,10 @@ def texts(field: str, text: str) -> list[str]:
     return found
 
 
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) < 80 else text[:77] + "..."
-
-
 def _flags(field: str, found: Mapping[str, Any], *names: str) -> None:
     for name in names:
         if name in found and not isinstance(found[name], bool):
-            raise BadRequest.at(f"{field}.{name}", f"must be true or false, not {_brief(found[name])}")
+            raise BadRequest.at(f"{field}.{name}", f"must be true or false, not {brief(found[name])}")
 
 
 def _build(kind: type[T], field: str, value: object, known: Iterable[str]) -> T:
@@ -173,7 +169,7 @@ def _resolved(found: dict[str, Any], resolve: Mapping[str, Resolve]) -> dict[str
 
 def _samplers(value: object) -> tuple[SampleAt, ...]:
     if not isinstance(value, list):
-        raise BadRequest.at("samplers", f"must be a list, not {_brief(value)}")
+        raise BadRequest.at("samplers", f"must be a list, not {brief(value)}")
     made = []
     for place, item in enumerate(value):
         name = f"samplers[{place}]"
