@@ -183,6 +183,25 @@ def test_two_tasks_share_a_subscription(loop: Run[Any], host: NativeHost) -> Non
     loop(main())
 
 
+def test_who_waits_for_a_subscription_is_told_that_it_was_ended(loop: Run[Any], host: NativeHost) -> None:
+    async def main() -> None:
+        for news in (messaging.subscribe("ended"), messaging.subscribe("ended")):
+            listening = asyncio.ensure_future(_all_of(news))
+            waiting = asyncio.ensure_future(news.next())
+            await asyncio.sleep(0.02)
+            news.unsubscribe()
+            assert await listening == []
+            with pytest.raises(RuntimeError, match="'ended' has ended"):
+                await waiting
+        assert len(host.guest.waits) == 0
+
+    loop(main())
+
+
+async def _all_of(news: messaging.Subscription) -> list[str]:
+    return [text async for text in news]
+
+
 def test_the_host_loop_is_a_whole_asyncio(host: NativeHost) -> None:
     async def main() -> str:
         started = time.monotonic()

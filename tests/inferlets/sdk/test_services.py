@@ -97,6 +97,17 @@ def test_a_subscription_has_no_end_of_its_own(host: NativeHost) -> None:
     news.unsubscribe()
 
 
+def test_a_subscription_may_be_ended_by_another_thread(host: NativeHost) -> None:
+    news = messaging.subscribe("news")
+    heard: list[list[str]] = []
+    listener = threading.Thread(target=lambda: heard.append(list(news)), daemon=True)
+    listener.start()
+    messaging.broadcast("news", "one")
+    news.unsubscribe()
+    listener.join(20)
+    assert heard in ([["one"]], [[]])
+
+
 def test_a_slow_subscriber_misses_messages(host: NativeHost) -> None:
     with messaging.subscribe("flood") as news:
         for number in range(70):

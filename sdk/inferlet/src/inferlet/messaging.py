@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from inferlet._host import host
 from inferlet._waits import Turn, result, take
+from inferlet.errors import HostError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,12 +50,23 @@ class Subscription:
         self._wait: int | None = self._host.messaging.subscribe(topic)
 
     def next(self) -> str:
-        """The next message. Raises `RuntimeError` after `unsubscribe`."""
-        with self._turn:
-            message = None if self._wait is None else take(self._host, self._wait, keep=True)
+        """The next message. Raises `RuntimeError` after `unsubscribe`, also of who waits then."""
+        message = self._next()
         if message is None:
             raise RuntimeError(f"this subscription to {self.topic!r} has ended")
         return message
+
+    def _next(self) -> str | None:
+        with self._turn:
+            if self._wait is None:
+                return None
+            try:
+                return take(self._host, self._wait, keep=True)
+            except HostError:
+                ended = self._wait is None
+                if ended:  # Somebody else did that meanwhile.
+                    return None
+                raise
 
     def unsubscribe(self) -> None:
         """Listen no more. May be repeated."""
@@ -66,9 +78,10 @@ class Subscription:
         return self
 
     def __next__(self) -> str:
-        if self._wait is None:
+        message = self._next()
+        if message is None:
             raise StopIteration
-        return self.next()
+        return message
 
     def __enter__(self) -> Self:
         return self

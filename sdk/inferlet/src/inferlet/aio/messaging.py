@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from inferlet._host import host
 from inferlet.aio._waits import Turn, result, take
+from inferlet.errors import HostError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,12 +49,23 @@ class Subscription:
         self._wait: int | None = self._host.messaging.subscribe(topic)
 
     async def next(self) -> str:
-        """The next message. Raises `RuntimeError` after `unsubscribe`."""
-        async with self._turn:
-            message = None if self._wait is None else await take(self._host, self._wait, keep=True)
+        """The next message. Raises `RuntimeError` after `unsubscribe`, also of who waits then."""
+        message = await self._next()
         if message is None:
             raise RuntimeError(f"this subscription to {self.topic!r} has ended")
         return message
+
+    async def _next(self) -> str | None:
+        async with self._turn:
+            if self._wait is None:
+                return None
+            try:
+                return await take(self._host, self._wait, keep=True)
+            except HostError:
+                ended = self._wait is None
+                if ended:  # Somebody else did that meanwhile.
+                    return None
+                raise
 
     def unsubscribe(self) -> None:
         """Listen no more. May be repeated."""
@@ -65,9 +77,10 @@ class Subscription:
         return self
 
     async def __anext__(self) -> str:
-        if self._wait is None:
+        message = await self._next()
+        if message is None:
             raise StopAsyncIteration
-        return await self.next()
+        return message
 
     def __enter__(self) -> Self:
         return self
