@@ -29,6 +29,12 @@ class Postgres:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement)
 
+    def be_forgetful(self) -> None:
+        """Wait for no disk: the databases of tests need not survive the machine. For all workers; may be repeated."""
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            self._run(sql.SQL("ALTER SYSTEM SET {} = off").format(sql.Identifier(setting)))
+        self._run(sql.SQL("SELECT pg_reload_conf()").format())
+
     def create_database(self) -> str:
         """Create an empty database and return its URL."""
         name = f"test_{uuid.uuid4().hex}"
@@ -52,6 +58,8 @@ def running_postgres() -> Iterator[Postgres]:
     home = Path(tempfile.gettempdir()) / f"bakehouse-pg-{run[:12]}"
     home.mkdir(mode=0o755, exist_ok=True)
     with get_server(home / "data", cleanup_mode="delete") as server:
-        yield Postgres(server)
+        postgres = Postgres(server)
+        postgres.be_forgetful()
+        yield postgres
     if not (home / "data").exists():
         shutil.rmtree(home, ignore_errors=True)
