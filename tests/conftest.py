@@ -27,8 +27,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HERE = Path(__file__).parent
 FIRST = (
-    *("crash", "interop", "inferlets/examples", "examples", "e2e", "inferlets/platform", "faults", "replicas"),
-    *("inferlets/cli", "inferlets/bakery", "cli", "reference", "docs", "sdk", "build", "launch", "api"),
+    *("crash", "docs", "interop", "inferlets/examples", "examples", "e2e", "inferlets/platform", "faults", "replicas"),
+    *("inferlets/cli", "inferlets/bakery", "cli", "reference", "sdk", "build", "launch", "store", "api"),
 )
 """Folders whose files take long, for their processes or their clocks. A worker gets whole files, in this order: one of
 these at the end of a run would keep the others waiting."""
