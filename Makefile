@@ -11,7 +11,8 @@ BIN     := $(VENV)/bin
 STAMPS  := $(VENV)/.stamps
 WHEELS  := src/bakehouse/build/wheels
 PYTEST  := $(BIN)/python -m pytest
-WORKERS ?= 2
+# Of what they test, most waits for processes and clocks: one more than the two cores that are common.
+WORKERS ?= 3
 # The engine's torch. TORCH_INDEX names a package index with the build for your device, for instance
 # https://download.pytorch.org/whl/cu130; without it pip's own index decides.
 TORCH       := torch==2.13.0
