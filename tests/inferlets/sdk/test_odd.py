@@ -59,6 +59,11 @@ def test_what_cannot_be_is_refused_and_ends_no_program(model: Model, launch: Lau
     assert json.loads(outcome.result) == native
 
 
+def test_a_program_in_the_sandbox_is_connected_from_the_start(launch: Launched) -> None:
+    outcome = launch('import inferlet\n\nwith inferlet.connect("ws://127.0.0.1:8080"):\n    pass\n')
+    assert outcome.failure is not None and "has its host already" in outcome.failure.message
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
@@ -22,8 +23,12 @@ def connect(target: Native | str, *, token: str | None = None) -> Connection:
     """Run this program's calls at *target* from now on, until the connection is closed.
 
     *target* is a server's address, such as ``ws://127.0.0.1:8080``, with a key as *token* where it asks for one; or a
-    host in this process, as `bakehouse.inferlets` makes them. Addresses need the extra ``bakehouse-inferlet[client]``.
+    host in this process, such as ``bakehouse.wiring.notebook.open_engine()``. Addresses need the extra
+    ``bakehouse-inferlet[client]``. Raises `ConnectionLost` or `Unauthorized` of `inferlet.client` where there is no way
+    to the server, and RuntimeError in the sandbox, where a program has its host from the start.
     """
+    if "inferlet._sandbox" in sys.modules:
+        raise RuntimeError("a program in the sandbox has its host already: leave inferlet.connect out of it")
     if isinstance(target, str):
         from inferlet.remote import open_remote
 
