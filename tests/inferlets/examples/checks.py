@@ -94,9 +94,7 @@ def prefix_tree(stage: Stage) -> None:
 def tree_of_thought(stage: Stage) -> None:
     done = stage.run("tree-of-thought", breadth=2, keep=2, depth=2, max_tokens=8)
     assert len(done.result["thoughts"]) == 2
-    assert (
-        done.work["steps"] < 40
-    )  # side by side; one after the other, six thoughts of 8 and their marks
+    assert done.work["steps"] < 40  # side by side; one after the other, six thoughts of 8 and their marks
     assert 0 <= done.result["mark"] <= 9
     for number, message in enumerate(done.messages, 1):
         marks = json.loads(message.removeprefix(f"level {number}: "))
