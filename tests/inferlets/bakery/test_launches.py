@@ -45,8 +45,8 @@ def test_top_level_code_runs_at_launch_with_its_host(launched: Launched) -> None
 
 
 def test_every_launch_starts_afresh(launched: Launched) -> None:
-    """The snapshot has a generator of random numbers, and a clock that was looked at; no launch may see either. Its seed
-    of hashes is in the interpreter's own tables, and stays; the page of the sandbox says so."""
+    """The snapshot has a generator of random numbers, and a clock that was looked at; no launch may see either. Its
+    seed of hashes is in the interpreter's own tables, and stays; the page of the sandbox says so."""
     code = """
 result = {"random": random.random(), "uuid": str(uuid.uuid4()), "urandom": os.urandom(8).hex(), "time": time.time(),
           "state": vars(json).setdefault("seen", 0), "hash": hash("rye")}
