@@ -8,6 +8,7 @@ import re
 import pytest
 
 from bakehouse.engine.errors import BadRequest
+from bakehouse.engine.grammar import regex
 from tests.engine.grammar.schemas import expression
 from tests.engine.grammar.texts import fits, fitting, matcher
 
@@ -107,3 +108,11 @@ def test_what_is_not_regular_or_not_right_is_refused_with_its_place(source: str,
     with pytest.raises(BadRequest, match=re.escape(detail)) as refused:
         matcher("regex", source)
     assert refused.value.field == "grammar.source"
+
+
+def test_so_many_parts_may_be_left_out() -> None:
+    """The time to compile them is the square of their number."""
+    for source in ("(a|b)*" * 10_001, "x" + "(?:[a-z]?y?)" * 5001):
+        with pytest.raises(BadRequest, match="more than 10000 of its parts may be left out"):
+            regex.to_rust(source)
+    assert regex.to_rust("(?:(?:a?){100}b?){100}")

@@ -56,6 +56,9 @@ MAX_SOURCE = 1 << 20
 #: More places than this in a written-out expression, and it is refused: a nest of counts grows without bound.
 MAX_PLACES = 200_000
 
+#: More parts of sequences that may be left out than this, and it is refused: their lexer takes the square of it.
+MAX_OPTIONAL = 10_000
+
 
 def check_text(source: str, field: str) -> None:
     """Raises `BadRequest` for a string that is no text, as it holds half of a surrogate pair, and for a huge one."""
@@ -85,6 +88,31 @@ def places(node: Node) -> int:
             return sum(places(option) for option in options)
         case Repeat(inner, low, high):
             return places(inner) * max(low if high is None else high, 1)
+
+
+def optional(node: Node) -> int:
+    """How many parts of its sequences may be left out, counts not written out."""
+    match node:
+        case Class() | Name():
+            return 0
+        case Sequence(parts):
+            return sum(optional(part) + _may_be_empty(part) for part in parts)
+        case Choice(options):
+            return sum(optional(option) for option in options)
+        case Repeat(inner, _, _):
+            return optional(inner)
+
+
+def _may_be_empty(node: Node) -> bool:
+    match node:
+        case Class() | Name():
+            return False
+        case Sequence(parts):
+            return all(_may_be_empty(part) for part in parts)
+        case Choice(options):
+            return any(_may_be_empty(option) for option in options)
+        case Repeat(inner, low, _):
+            return low == 0 or _may_be_empty(inner)
 
 
 def names(node: Node) -> list[str]:

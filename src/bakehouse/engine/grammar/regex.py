@@ -69,6 +69,8 @@ def parse(source: str, field: str = "grammar.source") -> Parsed:
         raise BadRequest.at(
             field, f"the expression is too large with its counts written out; {pattern.MAX_PLACES} places"
         )
+    if pattern.optional(node) > pattern.MAX_OPTIONAL:
+        raise BadRequest.at(field, f"more than {pattern.MAX_OPTIONAL} of its parts may be left out")
     return Parsed(node, _anchored(source, "^"), _anchored(source, "$"))
 
 
