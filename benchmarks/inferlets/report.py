@@ -44,9 +44,9 @@ def _aims(run: dict[str, Any]) -> Section:
 #: Who does the agentic work, as the tables name it.
 SIDES = {
     "stateless": "stateless requests",
-    "contexts": "programs: contexts are kept",
-    "known": "and what is known is filled",
-    "drafts": "and what was said is drafted",
+    "contexts": "programs that keep contexts",
+    "known": "... and fill what is known",
+    "drafts": "... and draft what was said",
 }
 
 
@@ -60,6 +60,8 @@ def _agents(run: dict[str, Any], cache: str) -> Section:
         before = first = middle["stateless"]["seconds"]
         for side in (each for each in SIDES if each in middle):
             rows.append(_side(workload, side, middle[side], first, before))
+            if side != "stateless" and "contexts" not in middle:  # one line has all stages
+                rows[-1][2:6:3] = ["programs, with all of that", ""]
             before = middle[side]["seconds"]
     head = ["work", "agents", "by", "s", "gain", "of this step", "answers", "run", "drafts", "held", "steps"]
     return f"Agentic work, prefix cache {cache}", head, rows

@@ -108,6 +108,11 @@ def test_each_technique_is_told_by_itself() -> None:
     assert [row[8:10] for row in rows] == [["0", ""], ["0", ""], ["0", ""], ["40", "75%"]]
 
 
+def test_a_single_stage_is_all_of_them() -> None:
+    ((_, _, rows),) = report.sections(run_of(stateless=figures(12.0), drafts=figures(3.0)))
+    assert rows[1][2:6] == ["programs, with all of that", "3.00", "4.00", ""]
+
+
 def test_sides_that_said_different_things_are_no_result() -> None:
     with pytest.raises(ValueError, match="did not say as much"):
         report.sections(run_of(stateless=figures(2.0), contexts=figures(1.0, said=99)))
