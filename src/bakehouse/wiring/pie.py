@@ -18,7 +18,7 @@ from bakehouse.api.common import problem
 from bakehouse.api.common.envelope import JsonReply
 from bakehouse.api.inferlets import PATH, Inferlets, Link, router
 from bakehouse.core.clock import SystemClock
-from bakehouse.core.errors import Invalid, NotFound
+from bakehouse.core.errors import Invalid, NotFound, Unavailable
 from bakehouse.core.identity import Caller
 from bakehouse.engine.spec import ModelSpec
 from bakehouse.inferlets.dialogue import Desk, LocalDialogue, Who
@@ -107,6 +107,7 @@ async def _main(
         key = None if wanted.no_auth else await keys.first_key()
         home.write_endpoint(url, key.text if key else None, new_models=wanted.new_models)
         _announce(url, key.text if key else None, [spec.name for spec in specs], wanted.no_auth)
+        app.state.announced = True
         await asyncio.wait([serving, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
         log.info("stopping", action="drain")
         server.should_exit = True
@@ -139,10 +140,13 @@ def _app(inferlets: Inferlets, url: str) -> FastAPI:
     app = FastAPI(title="Pie", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.inferlets = inferlets
     app.state.public_url = url
+    app.state.announced = False
     problem.install(app)
     app.include_router(router)
 
     async def ready() -> JsonReply:
+        if not app.state.announced:
+            raise Unavailable("this server is starting")
         return JsonReply(b'{"status":"ready","apps":false}')
 
     async def elsewhere(path: str) -> JsonReply:
