@@ -310,3 +310,16 @@ def test_two_models_run_side_by_side(guest: Guest) -> None:
     first, second = ([token for item in items(guest, wait) for token in item["tokens"]] for wait in (here, there))
     assert len(first) == len(second) == 20
     assert first != second
+
+
+def test_what_is_nested_too_deeply_is_refused_by_its_name(guest: Guest) -> None:
+    """Not as a defect of ours: neither reading it nor telling what was wrong may go as deep as it does."""
+    which = context(guest)
+    for depth in (500, 900, 100_000):
+        deep = "[" * depth + "]" * depth
+        for field in ("sampler", "max_tokens", "mask", "matcher", "stop"):
+            with pytest.raises(BadRequest):
+                guest.calls.passes.generate(which, f'{{"{field}":{deep}}}')
+    tool = f'{{"name": "a", "parameters": {deep}}}'
+    with pytest.raises(BadRequest, match="nested too deeply"):
+        guest.calls.contexts.equip_tools(which, json.dumps([tool]))
