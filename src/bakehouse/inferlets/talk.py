@@ -100,12 +100,13 @@ class Stream(asyncio.Protocol):
             self._transport.writelines((_HEAD.pack(b"t" if isinstance(frame, str) else b"b", len(data)), data))
 
     def pause(self) -> None:
-        if not self._paused:
+        if not self._paused and not self._transport.is_closing():
             self._paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused:
+        # A transport that is closing can neither be paused nor resumed, and whoever has room for it may not know yet.
+        if self._paused and not self._transport.is_closing():
             self._paused = False
             self._transport.resume_reading()
             self._hand_out()

@@ -53,7 +53,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             else:
                 self.queue.put_nowait(event)
         self._hand_out()
-        if self.read_paused and not self._paused:
+        if self.read_paused and not self._paused and not self.transport.is_closing():
             self.read_paused = False
             self.transport.resume_reading()
 
@@ -70,15 +70,16 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
 
     def pause(self) -> None:
-        if not self._paused:
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused:
+        # A transport that is closing can neither be paused nor resumed, and whoever has room for it may not know yet.
+        if self._paused and not self.transport.is_closing():
             self._paused = False
             self._hand_out()
-            if not self._paused:
+            if not self._paused and not self.transport.is_closing():
                 self.transport.resume_reading()
 
     def drop(self) -> None:

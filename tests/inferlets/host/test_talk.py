@@ -126,6 +126,20 @@ async def test_the_first_frame_is_read_alone(pair: Pair) -> None:
     assert got == ["what"]
 
 
+async def test_what_is_lost_may_still_be_used(pair: Pair) -> None:
+    here, there = pair
+    there.begin(lambda _: None, nothing)
+    there.pause()
+    here.drop()
+    there.drop()
+    there.resume()
+    there.pause()
+    there.write("nobody reads it")
+    await there.end(1000, "")
+    await asyncio.wait_for(there.closed(), 20)
+    there.resume()
+
+
 async def test_nobody_speaks_first(pair: Pair) -> None:
     here, there = pair
     here.drop()
