@@ -162,8 +162,9 @@ async def constrained_json(chat: Chat) -> None:
 
 
 class Workload(NamedTuple):
-    """``system`` is the first turn, the same for all agents; ``copies``: much of what is said stands in the context;
-    ``agents``: how many work at one time, one where its branches are several sequences already."""
+    """``system`` is the first turn, the same for all agents; ``copies``: much of what is said stands in the context, in
+    stretches that are long enough for drafts to pay; ``agents``: how many work at one time, one where its branches are
+    several sequences already."""
 
     system: str
     play: Callable[[Chat], Awaitable[None]]
@@ -181,7 +182,7 @@ WORKLOADS = {
     "tree of thought, 3 levels": Workload(scripts.TREE_SYSTEM, tree_of_thought, copies=False),
     "skeleton of thought": Workload(scripts.SKELETON_SYSTEM, skeleton_of_thought),
     "prefix tree": Workload(scripts.PREFIX_SYSTEM, prefix_tree),
-    "constrained JSON": Workload(scripts.RECORDS_SYSTEM, constrained_json),
+    "constrained JSON": Workload(scripts.RECORDS_SYSTEM, constrained_json, copies=False),
 }
 
 
