@@ -110,7 +110,7 @@ async def test_a_frame_of_more_than_16_mib_ends_the_connection(raw: Raw) -> None
 async def test_the_key_may_come_with_the_first_frame(pie: PieServer) -> None:
     async with connect(address_of(pie.address)) as socket:
         raw = Raw(socket)
-        assert (await raw.ask(frame(id=9, op="hello", token=pie.key)))["result"]["owner"] == "local"
+        assert (await raw.ask(frame(id=9, op="hello", token=pie.key)))["result"]["username"] == "local"
         assert (await raw.ask(frame(id=10, op="hello", token=pie.key)))["error"]["code"] == "bad_request"
 
 
@@ -177,7 +177,7 @@ async def test_a_server_that_asks_for_no_key_is_not_for_pages_of_others(tmp_path
             assert refused.value.response.status_code == 403
         for own in ("http://localhost:3000", "http://127.0.0.1:8787", "http://[::1]"):
             async with connect(address_of(server.address), origin=Origin(own)) as socket:
-                assert (await Raw(socket).ask(frame(id=1, op="hello")))["result"]["owner"] == "local"
+                assert (await Raw(socket).ask(frame(id=1, op="hello")))["result"]["username"] == "local"
     finally:
         server.kill()
 
