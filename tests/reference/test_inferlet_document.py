@@ -26,6 +26,7 @@ from tests.inferlets.conftest import CACHE, built
 from tests.inferlets.examples.support import OWNER, Seen, run_source
 from tests.reference import inferlet_table as table
 from tests.reference.documents import ROOT, Block, blocks, folder
+from tests.support.inferlets import keep_builds
 
 __all__ = ["built"]
 
@@ -234,7 +235,7 @@ def test_the_commands_run_as_they_stand(tmp_path: Path) -> None:
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("BAKEHOUSE_", "PIE_"))}
     environ |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "BAKEHOUSE_HOME": str(tmp_path / "home"),
+        "BAKEHOUSE_HOME": str(keep_builds(tmp_path / "home")),
     }
     for command in COMMANDS:
         done = subprocess.run(
