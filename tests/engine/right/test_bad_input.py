@@ -272,7 +272,7 @@ ADAPTER: dict[str, tuple[type[EngineError], Callable[[Session, int], Any]]] = {
     "unknown in a generation": (NotFound, lambda session, _: tokens(session, adapter=99)),
     "unknown in a pass": (NotFound, lambda session, _: session.forward(ForwardRequest(tokens=(1,), adapter=99))),
     "no name": (BadRequest, lambda session, _: session.create_adapter("")),
-    "no folder": (BadRequest, lambda session, of: session.load_adapter(of, "/nonexistent")),
+    "no folder": (NotFound, lambda session, of: session.load_adapter(of, "/nonexistent")),
     "no place": (BadRequest, lambda session, of: session.save_adapter(of, "/proc/nowhere/a")),
     "no rank": (BadRequest, lambda session, of: session.initialize_zo(of, ZoParams(0, 1.0, 4, 0.5, 0.1))),
     "no candidates": (BadRequest, lambda session, of: session.initialize_zo(of, ZoParams(2, 1.0, 0, 0.5, 0.1))),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bakehouse.engine import brle
-from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, NotFound, OutOfPages
+from bakehouse.engine.errors import BadRequest, Cancelled, EngineError, LimitExceeded, NotFound, OutOfPages
 from bakehouse.engine.model import ServedModel
 from bakehouse.engine.params import GREEDY, ForwardRequest, GenerateRequest, GrammarSpec, PromptLookup, SampleAt
 from bakehouse.engine.session import Session
@@ -68,18 +68,25 @@ def test_pages_that_were_put_aside_come_back_with_their_masks_and_positions(open
 
 
 def test_what_cannot_be_computed_again_is_not_put_aside(open_: Open) -> None:
-    """Pinned contexts fill the pool: others get an error, and once they are gone it goes on."""
-    session = open_("llama", **TIGHT)
+    """Pinned contexts fill the pool: each owner leaves some of it to others, who get an error when nothing is left. Once
+    the contexts are gone it goes on."""
+    sessions = {owner: open_("llama", owner=owner, **TIGHT) for owner in ("ada", "bob", "cyd")}
     both = tuple((0, 32) for _ in range(32))
-    pinned = [session.create_context() for _ in range(15)]
-    for number, context in enumerate(pinned):
-        request = ForwardRequest(context=context, tokens=tuple(some_tokens(32, seed=number)), masks=both)
-        session.forward(request).result(WAIT_S)
+
+    def pin(session: Session, number: int) -> None:
+        tokens = tuple(some_tokens(32, seed=number))
+        session.forward(ForwardRequest(context=session.create_context(), tokens=tokens, masks=both)).result(WAIT_S)
+
+    for owner, contexts in (("ada", 12), ("bob", 3)):  # two pages each, of 32
+        for number in range(contexts):
+            pin(sessions[owner], number)
+        with pytest.raises(LimitExceeded, match=r"cannot be put aside"):
+            pin(sessions[owner], contexts)
+    other = sessions["cyd"]
     with pytest.raises(OutOfPages):
-        tokens_of(start(session, filled(session, some_tokens(20)), max_tokens=40))
-    for context in pinned:
-        session.release_context(context)
-    assert len(tokens_of(start(session, filled(session, some_tokens(20)), max_tokens=40))) == 40
+        tokens_of(start(other, filled(other, some_tokens(20)), max_tokens=40))
+    sessions["ada"].close()
+    assert len(tokens_of(start(other, filled(other, some_tokens(20)), max_tokens=40))) == 40
 
 
 @pytest.mark.parametrize("moment", range(6))
