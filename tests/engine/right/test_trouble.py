@@ -68,8 +68,8 @@ def test_pages_that_were_put_aside_come_back_with_their_masks_and_positions(open
 
 
 def test_what_cannot_be_computed_again_is_not_put_aside(open_: Open) -> None:
-    """Pinned contexts fill the pool: each owner leaves some of it to others, who get an error when nothing is left. Once
-    the contexts are gone it goes on."""
+    """Pinned contexts fill the pool: each owner leaves some of it to others, who get an error when nothing is left.
+    Once the contexts are gone it goes on."""
     sessions = {owner: open_("llama", owner=owner, **TIGHT) for owner in ("ada", "bob", "cyd")}
     both = tuple((0, 32) for _ in range(32))
 
