@@ -197,8 +197,9 @@ def test_the_grammar_of_the_docs_is_as_it_says() -> None:
     [
         "root ::= (" + " | ".join(f'[{chr(97 + n % 26)}]"{n}"' for n in range(4000)) + ")*",
         "root ::= " + "[a-z]? " * 8000,
+        "root ::= r0\n" + "".join(f'r{n} ::= "{chr(0x4E00 + n)}" | r{(n + 1) % 900}\n' for n in range(900)),
     ],
-    ids=["choice", "optional"],
+    ids=["choice", "optional", "circle"],
 )
 def test_what_would_take_too_long_is_refused(source: str) -> None:
     """By a count, not by a clock: the first of them took a gibibyte."""
@@ -213,3 +214,24 @@ def test_where_much_may_be_read_in_two_ways_all_is_split(monkeypatch: pytest.Mon
     assert all(fits(split, text) for text in ("", "a", "aa", "abba", "abaaba"))
     assert not fits(split, "b")
     assert ebnf.to_lark("root ::= " + '("a"' * 90 + ")*" * 90)
+
+
+def test_a_row_of_signs_is_one_comment() -> None:
+    """Each sign could begin a comment: their readings, 2 to the power of 200, are not tried one after the other."""
+    assert ebnf.parse("root ::= a " + "#" * 200 + '\n"x"\na ::= "y"') == ebnf.parse('root ::= a "x"\na ::= "y"')
+
+
+def test_lines_are_counted_for_errors_only() -> None:
+    with pytest.raises(BadRequest, match="rule 'b', used in line 30002, is not defined"):
+        ebnf.parse('a ::= "y"\nroot ::=\n' + "a\n" * 29_999 + "b")
+    with pytest.raises(BadRequest, match="rule 'a' is defined again, first in line 2, in line 4"):
+        ebnf.parse('root ::= a\na ::= "x"\n\na ::= "y"')
+
+
+def test_large_classes_take_more_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second character each, so that telling two of them apart goes through both."""
+    letters = ["".join(chr(0x4E00 + 4 * n + half) for n in range(400)) for half in (0, 2)]
+    rules = ebnf.parse(f'root ::= (([{letters[0]}] "a") root | ([{letters[1]}] "b") root)?')
+    assert not lexemes.to_split({"": Name("root"), **rules})
+    monkeypatch.setattr(lexemes, "MAX_LOOKS", 100)
+    assert lexemes.to_split({"": Name("root"), **rules})

@@ -20,9 +20,10 @@ MAX_DEPTH = 100
 MAX_COUNT = 10_000
 ROOT = "root"
 
-_SPACE = re.compile(r"(?:\s|#[^\n]*)*")
+# Possessive: what failed once is not tried in the exponentially many ways to read a row of signs as comments.
+_SPACE = re.compile(r"(?:\s|#[^\n]*)*+")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_DEFINES = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\s|#[^\n]*)*::=")
+_DEFINES = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:\s|#[^\n]*)*+::=")
 _COUNT = re.compile(r"\{\s*([0-9]{1,6})\s*(,?)\s*([0-9]{0,6})\s*\}")
 _HEX = {"x": 2, "u": 4, "U": 8}
 _CONTROLS = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "b": "\b", "0": "\0"}
@@ -38,17 +39,20 @@ def to_lark(source: str, field: str = "grammar.source") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """``at``: where it begins in the source."""
+
     node: Node
-    line: int
+    at: int
 
 
 def parse(source: str, field: str = "grammar.source") -> dict[str, Node]:
     """The rules of *source*, by name, in their order; each name that occurs is one of them, ``root`` too."""
     pattern.check_text(source, field)
-    rules, used = _Parser(source, field).rules()
-    for name, line in used.items():
+    parser = _Parser(source, field)
+    rules = parser.rules()
+    for name, at in parser.used.items():
         if name not in rules:
-            raise BadRequest.at(field, f"rule {name!r}, used in line {line}, is not defined")
+            raise BadRequest.at(field, f"rule {name!r}, used in line {parser.line(at)}, is not defined")
     if ROOT not in rules:
         raise BadRequest.at(field, f"no rule is named {ROOT!r}; a text begins with it")
     return {name: rule.node for name, rule in rules.items()}
@@ -59,6 +63,7 @@ class _Parser:
         self.source = source
         self.field = field
         self.at = 0
+        #: Where a name stands first. Lines are counted for errors only: each count reads the source up to there.
         self.used: dict[str, int] = {}
         self.skip()
 
@@ -79,7 +84,7 @@ class _Parser:
         self.at += length
         self.skip()
 
-    def rules(self) -> tuple[dict[str, Rule], dict[str, int]]:
+    def rules(self) -> dict[str, Rule]:
         rules: dict[str, Rule] = {}
         while self.at < len(self.source):
             start = self.at
@@ -87,11 +92,11 @@ class _Parser:
             if name is None or not _DEFINES.match(self.source, self.at):
                 self.refuse(f"a rule 'name ::= ...' should begin at {self.peek(12)!r}")
             if name[0] in rules:
-                self.refuse(f"rule {name[0]!r} is defined again, first in line {rules[name[0]].line}")
+                self.refuse(f"rule {name[0]!r} is defined again, first in line {self.line(rules[name[0]].at)}")
             self.take(len(name[0]))
             self.take(3)
-            rules[name[0]] = Rule(self.choice(0), self.line(start))
-        return rules, self.used
+            rules[name[0]] = Rule(self.choice(0), start)
+        return rules
 
     def choice(self, depth: int) -> Node:
         if depth > MAX_DEPTH:
@@ -145,7 +150,7 @@ class _Parser:
         name = _NAME.match(self.source, self.at)
         if name is None:
             self.refuse(f"{char!r} is not expected")
-        self.used.setdefault(name[0], self.line())
+        self.used.setdefault(name[0], self.at)
         self.take(len(name[0]))
         return Name(name[0])
 

@@ -18,9 +18,13 @@ from bakehouse.engine.grammar.pattern import EMPTY, Choice, Class, Name, Node, R
 
 #: More pairs of places than this, and all lexemes are split instead of looking further; so many pairs are looked at.
 MAX_PAIRS, MAX_LOOKS = 200_000, 1_000_000
-#: Which member may follow which: so many are kept at one time, and so many times one is noted, before a grammar is too
-#: large. A repeated choice of 1,200 has 1,440,000.
+#: Which member may follow which, and which begin and end a rule: so many are kept at one time, and so many times one is
+#: noted, before a grammar is too large. A repeated choice of 1,200 has 1,440,000.
 MAX_LINKS, MAX_NOTES = 1_500_000, 20_000_000
+
+
+#: Ranges of characters that take as long as one look.
+RANGES = 8
 
 
 class TooLarge(Exception):
@@ -41,12 +45,26 @@ def to_split(rules: Mapping[str, Node]) -> set[Node]:
     return split
 
 
+class _Enough(Exception):
+    """So much was looked at that the rest is split unseen."""
+
+
 @dataclass(slots=True)
 class _Spent:
-    """Work of all rounds together."""
+    """Work of all rounds together. A look at two characters counts once, at large classes more often."""
 
     notes: int = 0
     looks: int = 0
+
+    def note(self, count: int) -> None:
+        self.notes += count
+        if self.notes > MAX_NOTES:
+            raise TooLarge
+
+    def look(self, count: int) -> None:
+        self.looks += count
+        if self.looks > MAX_LOOKS:
+            raise _Enough
 
 
 @dataclass(slots=True)
@@ -75,6 +93,7 @@ class _Members:
                 return ends
             case Choice(options):
                 all_ends = [self.member(option) for option in options]
+                self.spent.note(sum(len(e.first) + len(e.last) for e in all_ends))
                 first = {m for ends in all_ends for m in ends.first}
                 return _Ends(any(e.empty for e in all_ends), first, {m for ends in all_ends for m in ends.last})
             case Repeat(inner, low, high):
@@ -95,13 +114,13 @@ class _Members:
         return _Ends(left.empty and right.empty, first, last)
 
     def _link(self, before: set[int], after: set[int]) -> None:
-        self.spent.notes += len(before) * len(after)
+        self.spent.note(len(before) * len(after))
         for member in before:
             following = self.follow.setdefault(member, set())
             self.links -= len(following)
             following.update(after)
             self.links += len(following)
-            if self.links > MAX_LINKS or self.spent.notes > MAX_NOTES:
+            if self.links > MAX_LINKS:
                 raise TooLarge
 
 
@@ -123,7 +142,17 @@ class _Places(_Members):
         return self.follow.get(place, set())
 
     def share(self, left: int, right: int) -> bool:
-        return charset.overlap(self.chars[left], self.chars[right])
+        return self.overlap(self.chars[left], self.chars[right])
+
+    def overlap(self, left: Chars, right: Chars) -> bool:
+        self.spent.look((len(left) + len(right)) // RANGES)
+        return charset.overlap(left, right)
+
+    def union(self, places: set[int]) -> Chars:
+        """The characters of all of them."""
+        ranges = [span for place in places for span in self.chars[place]]
+        self.spent.look(len(ranges) // RANGES)
+        return charset.of(ranges)
 
 
 class _Round(_Members):
@@ -145,7 +174,10 @@ class _Round(_Members):
         links = self.links
         for name, node in rules.items():
             found = self.member(node)
+            self.spent.note(len(found.first) + len(found.last))
             self.rules[name] = _Ends(found.empty, set(found.first), set(found.last))
+        if sum(len(e.first) + len(e.last) for e in self.rules.values()) > MAX_LINKS:
+            raise TooLarge
         after = [(e.empty, len(e.first), len(e.last)) for e in self.rules.values()]
         return before != after or links != self.links
 
@@ -163,34 +195,41 @@ class _Round(_Members):
         nodes = list(self.numbers)
         if self._too_many():
             return {node for node in nodes if not isinstance(node, Class)}
-        owner = self._owners()
-        after = [{p for f in self.follow.get(n, ()) for p in self.lexemes[f].first} for n in range(len(nodes))]
+        try:
+            return self._found(nodes)
+        except _Enough:
+            return _compounds(nodes)
+
+    def _found(self, nodes: list[Node]) -> set[Node]:
+        places, owner = self.places, self._owners()
+        after = [
+            places.union({p for f in self.follow.get(n, ()) for p in self.lexemes[f].first}) for n in range(len(nodes))
+        ]
+        next_: dict[int, Chars] = {}
         last = {place for lexeme in self.lexemes for place in lexeme.last}
         seen = {
             (a, b)
             for one, other in self._beginning_together()
             for a in self.lexemes[one].first
             for b in self.lexemes[other].first
-            if self.places.share(a, b)
+            if places.share(a, b)
         }
         work = list(seen)
         found: set[Node] = set()
         for here, there in work:
-            self.spent.looks += len(self.places.next(here)) * len(self.places.next(there)) + 1
-            if self.spent.looks > MAX_LOOKS:
-                return _compounds(nodes)
-            if here in last and self._goes_on(after[owner[here]], there):
-                found.add(nodes[owner[there]])
-            for pair in ((a, b) for a in self.places.next(here) for b in self.places.next(there)):
-                if pair not in seen and self.places.share(*pair):
+            places.spent.look(len(places.next(here)) * len(places.next(there)) + 1)
+            if here in last:
+                if there not in next_:
+                    next_[there] = places.union(places.next(there))
+                if places.overlap(next_[there], after[owner[here]]):
+                    found.add(nodes[owner[there]])
+            for pair in ((a, b) for a in places.next(here) for b in places.next(there)):
+                if pair not in seen and places.share(*pair):
                     seen.add(pair)
                     work.append(pair)
             if len(seen) > MAX_PAIRS:
                 return {node for node in nodes if not isinstance(node, Class)}
         return found
-
-    def _goes_on(self, after: set[int], there: int) -> bool:
-        return any(self.places.share(a, b) for b in self.places.next(there) for a in after)
 
     def _beginning_together(self) -> set[tuple[int, int]]:
         groups = [self.rules[""].first, *self.follow.values()]
