@@ -32,7 +32,7 @@ class Wire(Protocol):
 
     @property
     def full(self) -> bool:
-        """Whether what was written waits to be sent."""
+        """Whether what was written waits to be sent, or nobody is there to get it."""
 
     def begin(self, take: Take, room: Callable[[], None]) -> None:
         """From now on *take* gets each frame of the client, and *room* is called when it is not `full` any more."""
@@ -64,20 +64,20 @@ class Stream(asyncio.Protocol):
     """A `Wire` of a Unix socket. *made* is called with it when it is connected."""
 
     def __init__(self, made: Callable[[Stream], None] | None = None) -> None:
-        self.full = False
         self._made = made
         self._lost = asyncio.get_running_loop().create_future()
         self._transport: asyncio.Transport
         self._data = bytearray()
         self._take: Take | None = None
         self._room: Callable[[], None] = _nothing
-        self._paused = self._handing = False
+        self._paused = self._handing = self._behind = False
 
     async def first(self) -> Frame:
         """The first frame; others wait for `begin`. Raises `ConnectionError` where none comes."""
         found: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
 
         def take(frame: Frame) -> None:
+            self._take = None  # also where there is nothing to pause any more
             self.pause()
             found.set_result(frame)
 
@@ -88,6 +88,11 @@ class Stream(asyncio.Protocol):
         return found.result()
 
     # A `Wire`
+
+    @property
+    def full(self) -> bool:
+        # What is for a connection that ends stays where it is.
+        return self._behind or self._transport.is_closing()
 
     def begin(self, take: Take, room: Callable[[], None]) -> None:
         self._take, self._room = take, room
@@ -132,10 +137,10 @@ class Stream(asyncio.Protocol):
         self._hand_out()
 
     def pause_writing(self) -> None:
-        self.full = True
+        self._behind = True
 
     def resume_writing(self) -> None:
-        self.full = False
+        self._behind = False
         self._room()
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -9,18 +9,22 @@ And who has not said who it is cannot send much.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from starlette.datastructures import Headers
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 
-from bakehouse.api.inferlets import WIRE
+from bakehouse.api.inferlets import WIRE, bearer
 from bakehouse.inferlets.talk import Frame, Take
 
 #: Bytes of the first frame of a client whose header names no key.
 MAX_HELLO = 64 << 10
+#: Seconds for a client to read what was written before the last frame; then it is not told why it ends.
+END_SECONDS = 1.0
 
 
 class DirectProtocol(WebSocketsSansIOProtocol):
@@ -32,7 +36,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         self._room: Callable[[], None] | None = None
         #: What came while no frames were to be read.
         self._held: deque[Frame] = deque()
-        self._paused = self._handing = False
+        self._paused = self._handing = self._ending = False
 
     async def run_asgi(self) -> None:
         self.scope["extensions"][WIRE] = self  # type: ignore[assignment]
@@ -42,7 +46,8 @@ class DirectProtocol(WebSocketsSansIOProtocol):
 
     @property
     def full(self) -> bool:
-        return not self.writable.is_set()
+        # What is for a connection that ends stays where it is, for the client's next one.
+        return self._ending or self.close_sent or not self.writable.is_set() or self.transport.is_closing()
 
     def begin(self, take: Take, room: Callable[[], None]) -> None:
         self._take, self._room = take, room
@@ -58,7 +63,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def write(self, frame: Frame) -> None:
-        if self.disconnected or self.close_sent:
+        if self._ending or self.disconnected or self.close_sent:
             return
         try:
             if isinstance(frame, str):
@@ -90,7 +95,17 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             pass
 
     async def end(self, code: int, reason: str) -> None:
-        await self.send({"type": "websocket.close", "code": code, "reason": reason})
+        if self._ending:
+            return
+        self._ending = True
+        self._take, self._room = _ignore, None
+        self.resume()  # the client's answer to the last frame is to be read
+        try:
+            await asyncio.wait_for(self.writable.wait(), END_SECONDS)
+        except TimeoutError:
+            self.drop()
+        if not (self.close_sent or self.transport.is_closing()):
+            await self.send({"type": "websocket.close", "code": code, "reason": reason})
 
     # What uvicorn calls
 
@@ -103,6 +118,11 @@ class DirectProtocol(WebSocketsSansIOProtocol):
             self.frames = []
             self._held.append(frame)
             self._hand_out()
+
+    def keepalive_timeout(self) -> None:
+        """The client has not answered: it may be gone, and would be attached to its processes for many minutes."""
+        super().keepalive_timeout()
+        self.loop.call_later(END_SECONDS, self.drop)  # what it does not read is not waited for
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -139,7 +159,7 @@ class GreetingProtocol(DirectProtocol):
 
     async def send(self, message: Any) -> None:
         """The application's."""
-        if message["type"] == "websocket.accept" and "Authorization" in self.request.headers:
+        if message["type"] == "websocket.accept" and bearer(Headers(raw=list(self.scope["headers"]))):
             self._trust()
         await super().send(message)
 
@@ -149,3 +169,7 @@ class GreetingProtocol(DirectProtocol):
 
     def _trust(self) -> None:
         self.conn.max_message_size = self.config.ws_max_size
+
+
+def _ignore(frame: Frame) -> None:
+    """What a client sends while its connection ends."""

@@ -134,10 +134,21 @@ async def test_what_is_lost_may_still_be_used(pair: Pair) -> None:
     there.drop()
     there.resume()
     there.pause()
+    assert there.full  # what would go to it stays where it is
     there.write("nobody reads it")
     await there.end(1000, "")
     await asyncio.wait_for(there.closed(), 20)
     there.resume()
+
+
+async def test_only_one_frame_is_the_first_also_of_a_connection_that_ends(pair: Pair) -> None:
+    here, there = pair
+    here.write("who")
+    here.write("what")
+    await here.end(1000, "")
+    await until(lambda: there._data)
+    there.drop()
+    assert await asyncio.wait_for(there.first(), 20) == "who"
 
 
 async def test_nobody_speaks_first(pair: Pair) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import orjson
 from fastapi import APIRouter
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -34,7 +36,7 @@ router = APIRouter()
 async def talk(socket: WebSocket) -> None:
     """One client, from its upgrade to its end."""
     inferlets: Inferlets = socket.app.state.inferlets
-    token = _bearer(socket)
+    token = bearer(socket.headers)
     try:
         if inferlets.open_to_all:
             _check_origin(socket)
@@ -61,8 +63,9 @@ async def talk(socket: WebSocket) -> None:
             watching.cancel()
 
 
-def _bearer(socket: WebSocket) -> str | None:
-    scheme, _, text = socket.headers.get("authorization", "").partition(" ")
+def bearer(headers: Headers) -> str | None:
+    """The key that *headers* name; None where they name none."""
+    scheme, _, text = headers.get("authorization", "").partition(" ")
     return text.strip() or None if scheme.lower() == "bearer" else None
 
 
@@ -117,8 +120,9 @@ async def _watch(inferlets: Inferlets, token: str | None, wire: Wire) -> None:
 
 async def _leave(socket: WebSocket, error: BakehouseError) -> None:
     """Say why, and end the connection."""
-    await socket.send_text(_told(error))
-    await socket.close(UNAUTHORIZED if error.status in (401, 403) else BUSY, error.code)
+    with suppress(WebSocketDisconnect):  # it has left already
+        await socket.send_text(_told(error))
+        await socket.close(UNAUTHORIZED if error.status in (401, 403) else BUSY, error.code)
 
 
 def _told(error: BakehouseError) -> str:
