@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +198,40 @@ def test_a_server_that_never_ends_its_line(make: Make) -> None:
     mcp = make(McpServer(name="flood", command=(sys.executable, "-c", flood), start_timeout=60))
     with pytest.raises(McpFailed, match="'flood': it sent a message of more than"):
         mcp.connect(ADA, "flood").result(60)
+
+
+class _Flood(BaseHTTPRequestHandler):
+    """Answers all with more than a mebibyte, as a hundredth of that where its path says so."""
+
+    def do_POST(self) -> None:
+        packed = self.path == "/packed"
+        text = b'"' + b"x" * (2 << 20) + b'"'
+        body = gzip.compress(text) if packed else text
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        if packed:
+            self.send_header("content-encoding", "gzip")
+        self.end_headers()
+        with suppress(ConnectionError):  # nobody reads all of it
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    ("path", "told"), [("/plain", "it sent a message of more than 1048576 bytes"), ("/packed", "is compressed")]
+)
+def test_a_server_whose_answer_is_too_long_over_http(make: Make, path: str, told: str) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Flood) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mcp = make(McpServer(name="flood", url=f"http://127.0.0.1:{server.server_address[1]}{path}"))
+        with pytest.raises(McpFailed, match=f"'flood': .*{told}"):
+            mcp.connect(ADA, "flood").result(60)
+        server.shutdown()
 
 
 def test_a_server_that_is_not_there(make: Make) -> None:

@@ -7,8 +7,10 @@ the stream of an answer can be replaced.
 from __future__ import annotations
 
 import codecs
+import math
 from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
+from typing import cast
 
 import httpx2
 
@@ -56,18 +58,28 @@ codecs.register(_find)
 
 
 class BoundedAnswer(httpx2.AsyncByteStream):
-    """The body of an answer. Raises `httpx2.StreamError` where it is too long."""
+    """The body of an answer, which may have *most* bytes. Raises `httpx2.StreamError` where it has more, and where it is
+    *packed*: what comes out of that may be a thousand times as long, and nobody could count it in time."""
 
-    def __init__(self, inner: httpx2.AsyncByteStream) -> None:
-        self._inner = inner
+    def __init__(self, inner: httpx2.AsyncByteStream, most: float, packed: bool) -> None:
+        self._inner, self._most, self._packed = inner, most, packed
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._packed:
+            raise httpx2.StreamError("its answer is compressed, which it was not asked for")
         length = 0
         async for chunk in self._inner:
             length += len(chunk)
-            if length > MOST:
+            if length > self._most:
                 raise httpx2.StreamError(too_long())
             yield chunk
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def bounded(response: httpx2.Response) -> BoundedAnswer:
+    """The body of *response*. A stream of events has no end; each of them is bounded by who reads it."""
+    events = response.headers.get("content-type", "").lower().startswith("text/event-stream")
+    packed = response.headers.get("content-encoding", "identity").lower() != "identity"
+    return BoundedAnswer(cast(httpx2.AsyncByteStream, response.stream), math.inf if events else MOST, packed)

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
@@ -202,10 +202,9 @@ async def _transport(
             # Servers say it in words of their own, but the status is the protocol's.
             if response.status_code == 404 and "mcp-session-id" in response.request.headers:
                 on_over()
-            if not response.headers.get("content-type", "").startswith("text/event-stream"):  # whose events are bounded
-                response.stream = bounded.BoundedAnswer(cast(httpx2.AsyncByteStream, response.stream))
+            response.stream = bounded.bounded(response)
 
-        headers, hooks = dict(server.headers), {"response": [look]}
+        headers, hooks = {"accept-encoding": "identity", **dict(server.headers)}, {"response": [look]}
         async with httpx2.AsyncClient(headers=headers, timeout=patience, event_hooks=hooks) as http:
             client = streamable_http_client(server.url, http_client=http, max_sse_event_size=bounded.MOST)
             yield _watched(client, on_end)
