@@ -58,8 +58,8 @@ codecs.register(_find)
 
 
 class BoundedAnswer(httpx2.AsyncByteStream):
-    """The body of an answer, which may have *most* bytes. Raises `httpx2.StreamError` where it has more, and where it is
-    *packed*: what comes out of that may be a thousand times as long, and nobody could count it in time."""
+    """The body of an answer, which may have *most* bytes. Raises `httpx2.StreamError` where it has more, and where it
+    is *packed*: what comes out of that may be a thousand times as long, and nobody could count it in time."""
 
     def __init__(self, inner: httpx2.AsyncByteStream, most: float, packed: bool) -> None:
         self._inner, self._most, self._packed = inner, most, packed
