@@ -33,15 +33,16 @@ class Removals(Removal):
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._folder, self._node, self._still_there, self._spawn = folder, node, still_there, spawn
-        self._working = False
-        self._pending = any(folder.glob("*.json"))
+        self._working = self._asked = False
+        #: Whether there may be notes to look at.
+        self._noted = any(folder.glob("*.json"))
         node.on_change(self.begin)
 
     async def note(self, versions: Sequence[Version]) -> None:
         """See `Removal`."""
         notes = [_note(version) for version in versions if version.kind == INFERLET and version.env_key]
         await asyncio.to_thread(self._write, notes)
-        self._pending = self._pending or bool(notes)
+        self._noted = self._noted or bool(notes)
 
     def _write(self, notes: Sequence[dict[str, str]]) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -53,25 +54,36 @@ class Removals(Removal):
 
     def begin(self) -> None:
         """See `Removal`."""
-        if self._pending and self._node.up and not self._working:
-            self._working = True
-            self._spawn(self._run())
+        if self._noted and self._node.up:
+            self._asked = True
+            if not self._working:
+                self._working = True
+                self._spawn(self._run())
 
     async def _run(self) -> None:
         try:
-            while self._pending:
-                self._pending = False
-                for path in sorted(self._folder.glob("*.json")):
-                    await self._remove(orjson.loads(path.read_bytes()))
-                    path.unlink(missing_ok=True)
-        except HostLost:
-            self._pending = True  # the node's next start begins again
+            while self._asked:
+                self._asked = self._noted = False
+                try:
+                    await self._look()
+                except HostLost:
+                    self._noted = True  # the node's next start begins again
+        except BaseException:
+            self._noted = True
+            raise
         finally:
             self._working = False
 
+    async def _look(self) -> None:
+        for path in sorted(self._folder.glob("*.json")):
+            note = orjson.loads(path.read_bytes())
+            if await self._still_there(note["owner"], note["name"], note["label"]):
+                self._noted = True  # it is just being deleted; or it was deployed again, and will be some day
+            else:
+                await self._remove(note)
+                path.unlink(missing_ok=True)
+
     async def _remove(self, note: dict[str, str]) -> None:
-        if await self._still_there(note["owner"], note["name"], note["label"]):
-            return  # it was deployed again
         host, program = await self._node.host(), f"{note['name']}@{note['label']}"
         installed = {f"{it['name']}@{it['version']}": it["digest"] for it in await host.programs(note["owner"])}
         if installed.get(program) != note["digest"]:
