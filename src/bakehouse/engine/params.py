@@ -37,6 +37,9 @@ GREEDY_BELOW = 1e-5
 
 MAX_LOGPROBS = 64
 
+#: Stop strings of one generation, and the characters of each: all of them are looked for with each token.
+MAX_STOPS, MAX_STOP = 64, 1024
+
 #: Priorities lie between this and its negative; 0 is usual.
 MAX_PRIORITY = 2**31 - 1
 
@@ -318,8 +321,12 @@ class Stop:
 
     def __post_init__(self) -> None:
         _tuple(self, "strings", "stop.strings")
+        if len(self.strings) > MAX_STOPS:
+            raise BadRequest.at("stop.strings", f"there may be {MAX_STOPS}, these are {len(self.strings)}")
         for text in self.strings:
             _instance("stop.strings", text, str)
+            if len(text) > MAX_STOP:
+                raise BadRequest.at("stop.strings", f"a stop string has at most {MAX_STOP} characters")
             if not text:
                 raise BadRequest.at("stop.strings", "a stop string cannot be empty")
             if any("\ud800" <= letter <= "\udfff" for letter in text):

@@ -152,8 +152,8 @@ def test_generate_names_the_field(session: Session, field: str, request_: dict[s
     assert (refused(BadRequest, lambda: tokens(session, **request_)).field or "").startswith(field)
 
 
-@pytest.mark.parametrize("strings", [("",), (5,), "end", ("\ud800",), 7])
-def test_stop_strings_are_texts(strings: Any) -> None:
+@pytest.mark.parametrize("strings", [("",), (5,), "end", ("\ud800",), 7, ("x",) * 65, ("x" * 1025,)])
+def test_stop_strings_are_few_short_texts(strings: Any) -> None:
     assert refused(BadRequest, lambda: Stop(strings=strings)).field == "stop.strings"
 
 
