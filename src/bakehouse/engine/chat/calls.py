@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +63,7 @@ def mistral_calls(text: str) -> list[ToolCall] | None:
 
 
 R1_SEP = "<｜tool▁sep｜>"
-_FENCED = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
+_FENCE = "```"
 
 
 def r1_calls(text: str) -> list[ToolCall] | None:
@@ -75,8 +74,15 @@ def r1_calls(text: str) -> list[ToolCall] | None:
     if kind.strip() != "function":
         return _named(kind, rest)
     name, _, block = rest.partition("\n")
-    fenced = _FENCED.match(block)
-    return _named(name, fenced[1] if fenced else block)
+    return _named(name, _unfenced(block))
+
+
+def _unfenced(block: str) -> str:
+    """What stands between its fences, if there are two. No regex: it would try each newline with each fence."""
+    opening, newline, rest = block.strip().partition("\n")
+    if newline and opening.rstrip() in (_FENCE, f"{_FENCE}json") and rest.endswith(_FENCE):
+        return rest.removesuffix(_FENCE)
+    return block
 
 
 def _named(name: str, arguments: str) -> list[ToolCall] | None:
