@@ -31,8 +31,8 @@ ZO = {
 }
 
 
-#: Adapters of one owner on one model, of which the engine has few places: no more than are left free either, so that
-#: there is always one for somebody who has none.
+#: Adapters of one owner on one model, of which the engine has few places: no more than are left free either, but for
+#: its first, so that many owners find a place before all are taken.
 MOST = 8
 #: Those that are being made, by model and owner: the engine has their names when it is between two steps.
 _coming: dict[tuple[str, str], set[object]] = {}
