@@ -213,3 +213,19 @@ def test_pages_out_of_order_are_pinned_too(make_rig: MakeRig) -> None:
         contexts[1].commit_pages([1])
     contexts[1].commit_pages([0])
     rig.planner.check_integrity()
+
+
+def test_pages_that_were_reserved_before_are_pinned_with_the_others(make_rig: MakeRig) -> None:
+    rig = make_rig(16)
+    context = rig.planner.contexts.create("ada", None, "p")
+    context.reserve_pages(13)
+
+    def step() -> Outcome:
+        (outcome,) = rig.run(Pass("ada", context, [1] * 4, program="p", adapter=0, generation=1))
+        rig.planner.check_integrity()
+        return outcome
+
+    assert isinstance(step().error, LimitExceeded)
+    context.release_pages(1)
+    assert step().error is None
+    assert context.pinned_pages == 12

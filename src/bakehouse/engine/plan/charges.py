@@ -80,11 +80,11 @@ class Charges:
                 self.check(program, more)
         pins = pins or context.pinned
         if pins:
-            self.check_pinned(context, pages - context.pinned_pages)
+            self.check_pinned(context, max(pages, context.charged) - context.pinned_pages)
         if more > 0:
             self._set(context, pages)
         if pins:
-            self._pin(context, max(pages, context.pinned_pages))
+            self._pin(context, context.charged)
 
     def settle(self, context: Context) -> None:
         """Count what an idle context has."""
