@@ -47,8 +47,13 @@ class _Watch:
                 continue
             try:
                 await self._engine.add(self._models.get(name))
-            except (BakehouseError, EngineError) as error:
+            except Exception as error:
+                # Also a fault of a library that loads it: nobody is above this, and others are still to be served.
                 self._left_alone[name] = changed
-                self._say(f"the model {name} cannot be served: {error.detail}")
+                self._say(f"the model {name} cannot be served: {_told(error)}")
             else:
                 self._say(f"the model {name} is served now")
+
+
+def _told(error: Exception) -> str:
+    return error.detail if isinstance(error, BakehouseError | EngineError) else f"{type(error).__name__}: {error}"
