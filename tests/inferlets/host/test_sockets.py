@@ -112,6 +112,17 @@ async def test_who_answers_no_ping_is_given_up_though_it_has_not_read_all(monkey
         await asyncio.wait_for(talk.over.wait(), 5)
 
 
+async def test_a_server_stops_though_one_that_has_left_has_not_read_all() -> None:
+    async with serving(DirectProtocol) as (url, talks):
+        client = await connect(url, max_queue=1, max_size=None)
+        talk = await talks.get()
+        await talk.fill()
+        client.protocol.send_close(1000)
+        client.send_data()
+        await asyncio.wait_for(talk.over.wait(), 5)
+    client.transport.abort()
+
+
 async def test_nothing_is_for_a_connection_that_is_lost() -> None:
     async with talking() as (client, talk):
         before = talk.wire.full
