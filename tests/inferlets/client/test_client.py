@@ -326,10 +326,14 @@ async def test_an_mcp_server_that_fails_is_an_error_in_the_program(client: Clien
     async def refuse(method: str, params: dict[str, Any]) -> Any:
         raise RuntimeError("no voice today")
 
-    await client.serve_mcp("voice", refuse)
-    process = await client.launch("tool", ["ask", "voice", "hello"])
-    with pytest.raises(ProgramFailed, match="no voice today"):
-        await process.result()
+    async def mumble(method: str, params: dict[str, Any]) -> Any:
+        return {"content": object()}  # no JSON
+
+    for handler, told in ((refuse, "no voice today"), (mumble, "not JSON serializable")):
+        await client.serve_mcp("voice", handler)
+        process = await client.launch("tool", ["ask", "voice", "hello"])
+        with pytest.raises(ProgramFailed, match=told):
+            await asyncio.wait_for(process.result(), 20)
 
 
 async def test_an_mcp_server_goes_with_its_client(pie: PieServer, client: Client) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from inferlet.client._connection import Connection
+from inferlet.client._errors import ConnectionLost
 from inferlet.client._events import Ended, Event, event_from
 from inferlet.client._process import Process
 from inferlet.errors import HostError
@@ -104,7 +106,7 @@ class Client:
     async def serve_mcp(self, name: str, handler: McpHandler) -> None:
         """Be the MCP server *name* for the programs that this client launches from now on, while it is connected.
 
-        An exception of *handler* is the request's error.
+        An exception of *handler* is the request's error, and so is a result that JSON cannot say.
         """
         self._relayed[name] = handler
         await self._connection.request("register_mcp", name=name)
@@ -153,12 +155,17 @@ class Client:
 
     async def _answer(self, frame: dict[str, Any]) -> None:
         reply: dict[str, Any] = {"reply": frame["request"]}
-        try:
-            reply["result"] = await self._relayed[frame["server"]](frame["method"], frame["params"])
-        except Exception as error:
-            # Whatever a handler raises is the answer: the program that asked must not wait for ever.
-            reply["error"] = {"code": "mcp_error", "message": f"{type(error).__name__}: {error}"}
-        await self._connection.send(reply)
+        with suppress(ConnectionLost):  # nobody is left to answer
+            try:
+                result = await self._relayed[frame["server"]](frame["method"], frame["params"])
+                await self._connection.send({**reply, "result": result})
+            except ConnectionLost:
+                raise
+            except Exception as error:
+                # Whatever a handler raises, or gives that no frame can hold, is the answer: the program that asked
+                # must not wait for ever.
+                reply["error"] = {"code": "mcp_error", "message": f"{type(error).__name__}: {error}"}
+                await self._connection.send(reply)
 
     def _lost(self, end: HostError) -> None:
         for process in self._processes.values():
