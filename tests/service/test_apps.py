@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from bakehouse.core.app import Version
 from bakehouse.core.errors import Conflict, Forbidden, Invalid, NotConfigured, NotFound
 from bakehouse.core.identity import Caller
 from bakehouse.core.task import Event, Task, TaskStatus, TaskWrite
-from bakehouse.service.apps import AppChange, DeploySpec
+from bakehouse.service.apps import AppChange, DeploySpec, Removal
 from bakehouse.service.lists import ListQuery
 from tests.support.platform import Platform, package
 
@@ -218,6 +219,25 @@ async def test_an_app_that_is_deleted_during_its_build(here: Platform) -> None:
         await here.apps.resolve(who, ref="echo")
     # The upload stays its owner's; the version's copy went with the app.
     assert len(await here.blobs.keys()) == 1
+
+
+async def test_what_a_build_leaves_that_ends_while_its_app_is_deleted_is_noted(here: Platform) -> None:
+    who = await here.caller()
+    version = await here.deploy(who, "name: echo")
+    noted: list[tuple[str, str]] = []
+
+    class Notes(Removal):
+        async def note(self, versions: Sequence[Version]) -> None:
+            noted.extend((found.id, found.status) for found in versions)
+            if len(noted) == 1:
+                await here.built(version)
+
+        def begin(self) -> None:
+            noted.append(("begin", ""))
+
+    here.apps.removal = Notes()
+    await here.apps.delete(who, version.app_id)
+    assert noted == [(version.id, "building"), (version.id, "ready"), ("begin", "")]
 
 
 async def test_a_build_that_ended_without_its_version_fails_it(here: Platform) -> None:

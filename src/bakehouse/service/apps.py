@@ -420,6 +420,8 @@ class Apps:
             self._ready.pop(version.id, None)
             await self._files.drop_package(version.package_file_id)
         if self.removal is not None:
+            # A build that ended since the first look did not know yet that nobody wants its version.
+            await self.removal.note([found for found in await self._all_versions(app) if found not in versions])
             self.removal.begin()
 
     async def has_label(self, owner_id: str, name: str, label: str) -> bool:
