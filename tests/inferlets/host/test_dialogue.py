@@ -90,6 +90,14 @@ async def test_calls_wait_for_a_client_that_reads_nothing(
     assert [(await talk.answer(number))["result"] for number in calls] == [{"value": None}] * 3
 
 
+async def test_no_more_is_taken_of_a_process_than_is_sent_soon(talk: Talk, desk: Desk) -> None:
+    """The rest waits with the process, where it is counted and where the client's next connection finds it."""
+    process = desk.processes.find(talk.process, "ada")
+    for _ in range(6):
+        process.message("x" * (outgoing.TURN_LENGTH // 2))
+    assert [len(await taken(talk.dialogue)) for _ in range(3)] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("attached", [True, False])
 async def test_what_asks_a_client_s_servers_is_forgotten_at_its_end(talk: Talk, desk: Desk, attached: bool) -> None:
     await talk.answer(await talk.ask("register_mcp", name="tools"))

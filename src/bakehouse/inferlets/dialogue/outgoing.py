@@ -13,8 +13,9 @@ from typing import Protocol
 
 from bakehouse.inferlets.dialogue.frames import Frame
 
-#: Events of one process before the next one has its turn, and frames of one answer to `take`.
-TURN = 64
+#: Events of one process before the next one has its turn, and frames of one answer to `take`; their characters. What
+#: was taken and cannot be sent is lost with the connection, but for the last mebibyte that its process keeps.
+TURN, TURN_LENGTH = 64, 256 << 10
 #: Answers that may wait before no more requests are read, and their characters.
 MOST, MOST_LENGTH = 1024, 32 << 20
 
@@ -92,22 +93,27 @@ class Outgoing:
         self._answers.clear()
         self._length = 0
         self._room.set()
+        length = 0
         for source in list(self._due):
-            if len(frames) >= TURN:
+            if len(frames) >= TURN or length >= TURN_LENGTH:
                 break
-            self._one_turn(source, frames)
+            length += self._one_turn(source, frames)
         return frames
 
-    def _one_turn(self, source: Source, frames: list[Frame]) -> None:
+    def _one_turn(self, source: Source, frames: list[Frame]) -> int:
+        """Its next events onto *frames*; how long they are."""
         del self._due[source]
+        length = 0
         for _ in range(TURN):
             found = source.frames()
             if not found:
-                return
+                return length
             frames += found
-            if len(found) > 1:  # a file: its bytes are enough for now
+            length += sum(map(len, found))
+            if length >= TURN_LENGTH:
                 break
         self._due[source] = None  # it may have more: at the end of the line
+        return length
 
     def close(self) -> None:
         self._news = _nobody
