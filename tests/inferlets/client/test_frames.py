@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,3 +127,17 @@ def test_an_answer_that_no_frame_can_hold_is_an_error() -> None:
     found = json.loads(server.answer(7, {"value": "\x01" * (3 << 20)}))
     assert (found["id"], found["error"]["code"]) == (7, "too_large")
     assert json.loads(server.answer(7, {"value": "x" * (15 << 20)}))["id"] == 7
+
+
+def test_many_small_frames_take_what_their_bytes_take() -> None:
+    size = 100_000
+    assembly = server.Assembly(lambda _: size)
+    sent = [bytes([at % 251, at % 241]) for at in range(size // 2)]
+    tracemalloc.start()
+    try:
+        assert whole(assembly, [f'{{"id":1,"size":{size}}}', *(bytes(bytearray(pair)) for pair in sent[:-1])]) == []
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * size
+    assert whole(assembly, sent[-1:])[0].data == b"".join(sent)

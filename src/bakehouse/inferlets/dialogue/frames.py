@@ -83,7 +83,7 @@ class Assembly:
         self._most = most
         self._room = room or Room()
         self._head: dict[str, Any] | None = None
-        self._parts: list[bytes] = []
+        self._data = bytearray()  # not a list of frames: many small ones would take a multiple of their bytes
         self._size = 0
         self._missing = 0
         self._unwanted = 0
@@ -110,7 +110,7 @@ class Assembly:
             return None
         number = Whole(self._head).id
         self._room.give_back(self._size)
-        self._head, self._parts = None, []
+        self._head, self._data = None, bytearray()
         return number
 
     def _text(self, frame: Any) -> Whole | None:
@@ -142,11 +142,12 @@ class Assembly:
         if len(frame) > self._missing or not frame:
             missing, number = self._missing, self.close()
             raise BadFrame(f"{missing} bytes were to follow, and {len(frame)} came", number)
-        self._parts.append(frame)
         self._missing -= len(frame)
+        if self._missing or self._data:
+            self._data += frame
         if self._missing:
             return None
-        whole = Whole(self._head, self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+        whole = Whole(self._head, bytes(self._data) if self._data else frame)
         self.close()
         return whole
 
