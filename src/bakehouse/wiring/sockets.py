@@ -36,6 +36,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
         self._room: Callable[[], None] | None = None
         #: What came while no frames were to be read.
         self._held: deque[Frame] = deque()
+        self._parts = bytearray()
         self._paused = self._handing = self._ending = False
 
     async def run_asgi(self) -> None:
@@ -109,6 +110,15 @@ class DirectProtocol(WebSocketsSansIOProtocol):
 
     # What uvicorn calls
 
+    def handle_cont(self, event: Any) -> None:
+        """One more part of a message. Not a list of parts: many small ones would take a multiple of their bytes."""
+        if not self._parts:
+            self._parts += self.frames[0]
+        self._parts += event.data
+        if event.fin:
+            self.frames, self._parts = [bytes(self._parts)], bytearray()
+            self.send_receive_event_to_app()
+
     def send_receive_event_to_app(self) -> None:
         """A message of the client is whole."""
         frame = None if self._take is None else self._whole()
@@ -138,7 +148,7 @@ class DirectProtocol(WebSocketsSansIOProtocol):
 
     def _whole(self) -> Frame | None:
         """The message; None for a text that is none, which is uvicorn's to refuse."""
-        data = self.frames[0] if len(self.frames) == 1 else b"".join(self.frames)
+        (data,) = self.frames
         if self.curr_msg_data_type == "bytes":
             return data
         try:

@@ -76,6 +76,16 @@ async def talking(**more: Any) -> AsyncIterator[tuple[ClientConnection, Talk]]:
             client.transport.abort()  # one that reads nothing would not see its end
 
 
+async def test_messages_in_parts_are_put_together() -> None:
+    async with talking() as (client, talk):
+        await client.send(["", "ümlaut ", "in ", "parts"])
+        await client.send([b"\xff", *([b"ab"] * 1000), b"\0"])
+        await client.send("whole")
+        await asyncio.to_thread(wait_until, lambda: len(talk.got) == 3, "the frames", 5)
+        assert talk.got == ["ümlaut in parts", b"\xff" + b"ab" * 1000 + b"\0", "whole"]
+        assert [type(frame) for frame in talk.got] == [str, bytes, str]
+
+
 async def test_who_reads_nothing_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "END_SECONDS", 0.2)
     async with talking() as (client, talk):
