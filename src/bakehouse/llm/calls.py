@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _OF_FILES = frozenset({"uri", "filename", "content_type", "size", "id", "path"})
+_FULL = ("queue", "memory")
+"""The limits that keep an item out for a while only: there is room again when the program has taken some."""
 INBOX = 256
 """Items that wait here for the instance; more stay in the store."""
 AGAIN_SECONDS = 0.1
@@ -249,21 +251,29 @@ class RunningCall:
                 self._sink(Logged("system", [f"item {item['seq']} of the inbox was not delivered: {error.detail}"]))
 
     async def _deliver_one(self, instance: RemoteInstance, item: dict[str, Any]) -> None:
-        """Wait as long as its queue is full: items keep their order, and none is lost."""
-        content = item["content"]
-        uri = uri_of(content)
-        data = None if uri is None else await self._hooks.file(uri, instance.launch.limits.file)
-        while True:
-            try:
-                if data is not None:
-                    await instance.send_file(data)
-                else:
-                    await instance.send(text_of(content))
-                return
-            except Refused as error:
-                if error.field != "queue":
-                    raise
-                await asyncio.sleep(AGAIN_SECONDS)
+        uri = uri_of(item["content"])
+        if uri is None:
+            await offer(instance, text_of(item["content"]))
+        else:
+            await offer(instance, await self._hooks.file(uri, instance.launch.limits.file))
+
+
+async def offer(instance: RemoteInstance, item: str | bytes) -> None:
+    """Deliver a message or a file. Waits as long as there is no room: items keep their order, and none is lost.
+
+    Raises as `RemoteInstance.send`, and `Refused` for what there never is room for.
+    """
+    while True:
+        try:
+            if isinstance(item, bytes):
+                await instance.send_file(item)
+            else:
+                await instance.send(item)
+            return
+        except Refused as error:
+            if error.field not in _FULL or len(item) > instance.launch.limits.memory:
+                raise
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 def arguments_of(value: dict[str, Any]) -> tuple[str, ...]:

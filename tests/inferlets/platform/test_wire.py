@@ -19,6 +19,7 @@ from bakehouse.inferlets.base import Failure, Launch, Limits, Outcome
 from bakehouse.inferlets.errors import BadProgram, NoSuchProgram, NotRunning, Refused
 from bakehouse.inferlets.remote import End, Event, File, HostLost, Message, Output, RemoteHost, RemoteInstance
 from bakehouse.inferlets.serve import HostServer
+from bakehouse.llm.calls import offer
 from bakehouse.wiring.local import DUMMY_MODEL, local_host
 from tests.support.inferlets import keep_builds
 from tests.support.waiting import wait_until
@@ -142,6 +143,17 @@ async def test_a_queue_that_is_full_says_so(far: Far) -> None:
     with pytest.raises(Refused) as caught:
         await waiting.send("3")
     assert caught.value.field == "queue"
+    await waiting.terminate()
+    await story(waiting)
+
+
+async def test_what_there_is_no_room_for_now_is_offered_again(far: Far) -> None:
+    waiting = await far.start("loop", Limits(memory=64 << 20, queue=2))
+    await offer(waiting, bytes(40 << 20))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(offer(waiting, bytes(40 << 20)), 1)
+    with pytest.raises(Refused, match="message: "):
+        await offer(waiting, "x" * (2 << 20))
     await waiting.terminate()
     await story(waiting)
 
