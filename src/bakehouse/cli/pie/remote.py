@@ -166,7 +166,7 @@ def _signal(process: Process, line: str, loop: asyncio.AbstractEventLoop) -> Non
     try:
         asyncio.run_coroutine_threadsafe(process.signal(line), loop).result()
     except LimitExceeded as error:
-        raise Refused(str(error)) from error
+        raise Refused(str(error), field=str(error).partition(":")[0]) from error  # texts begin with their limit
     except (HostError, RuntimeError) as error:
         raise NotRunning(str(error)) from error
 

@@ -17,6 +17,8 @@ from bakehouse.inferlets.errors import NotRunning, Refused
 
 #: Seconds between two tries to put a line into a program's queue that is full.
 _AGAIN = 0.02
+#: The limits that are hit for a while only.
+_FULL = ("queue", "memory")
 
 
 class Terminal(Outlet):
@@ -115,8 +117,11 @@ def _sent(line: str, send: Callable[[str], None], over: threading.Event) -> bool
     while not over.is_set():
         try:
             send(line)
-        except Refused:
-            time.sleep(_AGAIN)  # its queue is full: it takes them as it can
+        except Refused as error:
+            if error.field not in _FULL:
+                print(f"a line was not sent: {error.detail}", file=sys.stderr, flush=True)
+                return True
+            time.sleep(_AGAIN)  # it takes them as it can
         except NotRunning:
             return False
         else:
