@@ -36,11 +36,15 @@ def served() -> Iterator[ServedModel]:
 def program(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The program's own module, which finds its folder as it does in a component."""
     monkeypatch.syspath_prepend(AGENTS)
-    before = set(sys.modules)
+
+    def own() -> list[str]:
+        return [name for name in sys.modules if name.split(".")[0] in ("main", "work")]
+
+    for name in own():  # of other programs, in tests before this one
+        monkeypatch.delitem(sys.modules, name)
     yield importlib.import_module("main")
-    for name in set(sys.modules) - before:
-        if name == "main" or name.split(".")[0] == "work":
-            del sys.modules[name]
+    for name in own():
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
