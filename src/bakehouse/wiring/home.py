@@ -5,10 +5,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 from bakehouse.core.errors import Conflict
+
+_LOOK_SECONDS = 0.05
+"""Longer than a look at the lock takes."""
 
 
 class Home:
@@ -22,13 +26,11 @@ class Home:
         """Make the directory and lock it; Conflict when another server runs on it."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _locked(descriptor):
             os.close(descriptor)
             raise Conflict(
                 f"another server is running on {self.path}; stop it, or choose another directory with --home"
-            ) from error
+            )
         self._lock = descriptor
 
     def unlock(self) -> None:
@@ -83,3 +85,16 @@ class Home:
     def takes_new_models(self) -> bool:
         """Whether the server that runs takes models that are recorded meanwhile."""
         return bool(self._written().get("new_models"))
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether it could be locked: now, or when somebody who only looked, see `Home.running`, has let go."""
+    for again in (True, False):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if again:
+                time.sleep(_LOOK_SECONDS)
+        else:
+            return True
+    return False
