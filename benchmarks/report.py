@@ -129,14 +129,23 @@ def show(run: dict[str, Any], console: Console) -> None:
     draw(sections(run), console)
 
 
+#: Characters; no table is as wide.
+UNBOUNDED = 10_000
+
+
 def draw(found: list[Section], console: Console) -> None:
-    for title, head, rows in found:
+    """Print tables; one that is wider than the terminal in Markdown, whose cells stay whole."""
+    for section in found:
+        title, head, rows = section
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(head):
             table.add_column(column, no_wrap=number == 0)
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        if console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum <= console.width:
+            console.print(table)
+        else:
+            console.print("\n".join(tables([section])), markup=False, highlight=False, soft_wrap=True)
 
 
 def tables(found: list[Section]) -> list[str]:
