@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import uvloop
 from inferlet.client import Message, connect
 
 from bakehouse.inferlets import bakery
@@ -53,7 +54,11 @@ def _program(name: str) -> tuple[bytes, str]:
 
 
 def run(times: int) -> dict[str, float]:
-    """Against ``pie serve --dummy``, on a free port of this machine, without keys."""
+    """Against ``pie serve --dummy``, on a free port of this machine, without keys.
+
+    Once by a client on asyncio's own loop, and once by one on uvloop (``uvloop_launch``, ``uvloop_message``); the
+    server is on uvloop in either case.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-inferlets-") as home:
         command = [str(Path(sys.executable).parent / "pie"), "serve", "--dummy", "--no-auth", "--port", "0"]
         environment = {**os.environ, "BAKEHOUSE_HOME": home}
@@ -61,7 +66,10 @@ def run(times: int) -> dict[str, float]:
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         try:
-            return asyncio.run(measure(_address(server), times))
+            address = _address(server)
+            found = asyncio.run(measure(address, times))
+            quicker = uvloop.run(measure(address, times))
+            return found | {f"uvloop_{name}": value for name, value in quicker.items()}
         finally:
             server.terminate()
             server.wait(30)
