@@ -34,4 +34,5 @@ def test_who_only_looks_does_not_keep_a_server_from_starting(tmp_path: Path) -> 
     fcntl.flock(looking, fcntl.LOCK_SH)
     threading.Timer(0.01, os.close, (looking,)).start()
     home.lock()
+    assert Home(tmp_path).running()
     home.unlock()

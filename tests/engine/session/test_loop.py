@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from queue import Queue
 from typing import Any
 
@@ -433,26 +433,36 @@ def test_many_threads_at_once_leave_nothing(gated):
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(24)]
+    side_by_side(work, [(number,) for number in range(24)])
+    assert not errors
+
+
+def side_by_side(work: Callable[..., None], calls: Iterable[tuple[int, ...]]) -> None:
+    """Each call of *work* on a thread of its own, to their ends."""
+    threads = [threading.Thread(target=work, args=arguments) for arguments in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert not errors
+
+
+def slow_down(gate: Any, seconds: float) -> None:
+    """Let each step of the gate's runner take *seconds* more."""
+    inner = gate.inner.forward
+
+    def forward(plan: StepPlan) -> Any:
+        time.sleep(seconds)
+        return inner(plan)
+
+    gate.inner.forward = forward
 
 
 def test_programs_that_run_pass_by_pass_stay_in_one_batch(gated):
     served, gate = gated
-    inner = gate.inner.forward
-
-    def slow(plan: StepPlan) -> Any:
-        time.sleep(0.02)
-        return inner(plan)
-
-    gate.inner.forward = slow  # type: ignore[method-assign]
+    slow_down(gate, 0.02)
     barrier = threading.Barrier(12)
 
-    def work(number: int) -> None:
+    def work() -> None:
         with Session(served, "ada") as session:
             context = session.create_context()
             barrier.wait(20)
@@ -461,11 +471,7 @@ def test_programs_that_run_pass_by_pass_stay_in_one_batch(gated):
                 session.forward(request).result(20)
 
     before = served.loop.stats()
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    side_by_side(work, [()] * 12)
     after = served.loop.stats()
     assert after["sequences"] - before["sequences"] == 144
     assert after["steps"] - before["steps"] <= 24  # without company: two batches that take turns, or more
@@ -474,13 +480,7 @@ def test_programs_that_run_pass_by_pass_stay_in_one_batch(gated):
 def test_programs_that_go_on_after_a_generation_stay_in_one_batch(gated):
     """One writes 60 tokens at a time, the other two at a time: its next generation is in the very next step."""
     served, gate = gated
-    inner = gate.inner.forward
-
-    def slow(plan: StepPlan) -> Any:
-        time.sleep(0.03)
-        return inner(plan)
-
-    gate.inner.forward = slow  # type: ignore[method-assign]
+    slow_down(gate, 0.03)
     barrier = threading.Barrier(2)
 
     def work(times: int, tokens: int) -> None:
@@ -493,11 +493,7 @@ def test_programs_that_go_on_after_a_generation_stay_in_one_batch(gated):
                 assert sum(len(chunk.tokens) for chunk in session.generate(request)) == tokens
 
     before = served.loop.stats()
-    threads = [threading.Thread(target=work, args=arguments) for arguments in ((1, 60), (30, 2))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    side_by_side(work, [(1, 60), (30, 2)])
     after = served.loop.stats()
     assert after["sequences"] - before["sequences"] == 120
     assert after["steps"] - before["steps"] <= 75  # without company: 90, as it misses a step each time
